@@ -1,0 +1,2 @@
+//! boot
+#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,2 @@
+//! drivers
+#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,2 @@
+//! kernel
+#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,2 @@
+//! doorbell
+fn main(){}

@@ -1,0 +1,2 @@
+//! tests
+#![cfg_attr(not(test), no_std)]

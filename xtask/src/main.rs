@@ -1,0 +1,2 @@
+//! host tool
+fn main(){}
