@@ -1,2 +1,16 @@
-//! kernel
+//! The doorbell unikernel's parts; `main.rs` puts them together.
 #![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod arch;
+pub mod bench;
+pub mod clock;
+pub mod commands;
+pub mod drive;
+pub mod machine;
+pub mod pci_names;
+pub mod platform;
+pub mod record;
+pub mod run;
+pub mod world;

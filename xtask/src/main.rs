@@ -1,2 +1,59 @@
-//! host tool
-fn main(){}
+//! `cargo xtask`: doorbell's host tool. This file is its table of contents.
+
+mod check;
+mod disk;
+mod image;
+mod qemu;
+mod qmp;
+mod record;
+mod results;
+mod run;
+mod say;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// doorbell: boot the unikernel in QEMU, see what its devices' doorbells cost, test it
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    disable_help_subcommand = true
+)]
+#[command(
+    after_help = "DOORBELL_QEMU names another QEMU binary than the qemu-system-x86_64 on the PATH."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Do,
+}
+
+#[derive(Subcommand)]
+enum Do {
+    /// Install what is missing: QEMU, and Rust for the bare-metal target
+    Setup(setup::SetupArgs),
+    /// Build the unikernel, boot it, print what it finds, keep the results
+    #[command(after_help = qemu::outcome::EXIT_STATUS_HELP)]
+    Run(run::RunArgs),
+    /// Run all tests: on the host, in guests, and of this tool
+    Test(test::TestArgs),
+    /// Check formatting, clippy and the documentation, with warnings denied
+    Check(setup::SetupArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match &Cli::parse().command {
+        Do::Setup(args) => setup::main(args).map(|()| ExitCode::SUCCESS),
+        Do::Run(args) => run::main(args),
+        Do::Test(args) => test::main(args),
+        Do::Check(args) => check::main(args),
+    };
+    result.unwrap_or_else(|error: anyhow::Error| {
+        say::note(format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}

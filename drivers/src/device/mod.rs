@@ -1,0 +1,175 @@
+//! Device drivers: each owns its queues, takes requests by token, so that many
+//! are in flight, and has blocking calls built on that.
+//!
+//! A driver holds the memory of a request until the device has given the request
+//! back. When the driver is dropped, the device is reset first; where it does
+//! not reset, its memory is never used for anything else.
+
+use core::fmt;
+
+use crate::dma::DmaError;
+use crate::queue::{QueueError, Ring, SetupError, VirtQueue};
+use crate::transport::{Transport, TransportError};
+use crate::virtio::InitError;
+
+pub mod blk;
+mod link;
+pub mod rng;
+
+pub use blk::Blk;
+pub use rng::Rng;
+
+/// Checks that the transport leads to the kind of device that a driver is for.
+fn check_type<T: Transport>(transport: &T, expected: u16) -> Result<(), DeviceError> {
+    match transport.device_type() {
+        found if found == expected => Ok(()),
+        found => Err(DeviceError::WrongType { expected, found }),
+    }
+}
+
+/// Checks that a blocking call would meet no other request's end.
+fn check_idle<R: Ring>(queue: &VirtQueue<R>) -> Result<(), DeviceError> {
+    match queue.in_flight() {
+        0 => Ok(()),
+        in_flight => Err(DeviceError::Busy { in_flight }),
+    }
+}
+
+/// What can go wrong with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The transport leads to a device of another type.
+    WrongType {
+        /// The type that the driver is for.
+        expected: u16,
+        /// The device's type.
+        found: u16,
+    },
+    /// The device did not come up.
+    Init(InitError),
+    /// A queue could not be set up.
+    Setup(SetupError),
+    /// The device's registers failed.
+    Transport(TransportError),
+    /// A queue failed. After a device's fault the device has been reset and
+    /// marked FAILED.
+    Queue(QueueError),
+    /// A blocking call was made while requests were in flight.
+    Busy {
+        /// How many.
+        in_flight: u16,
+    },
+    /// There was no memory for the request.
+    Dma(DmaError),
+    /// The device did not answer within the caller's patience.
+    Timeout,
+    /// A configuration field has a value that the specification rules out.
+    Config {
+        /// The field's name in the specification.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// A block request goes past the end of the device.
+    OutOfRange {
+        /// Its first sector, of 512 bytes.
+        sector: u64,
+        /// How many sectors it has.
+        count: u64,
+        /// The device's capacity in sectors.
+        capacity: u64,
+    },
+    /// A buffer's length does not fit the request.
+    BufferLength {
+        /// Its length in bytes.
+        len: usize,
+        /// What it has to be a multiple of.
+        multiple: usize,
+        /// The most that it may be.
+        max: usize,
+    },
+    /// The device is read-only (VIRTIO_BLK_F_RO).
+    ReadOnly,
+    /// The device does not know this kind of request.
+    Unsupported,
+    /// The device failed the request (VIRTIO_BLK_S_IOERR).
+    Io,
+    /// The device answered with a status that the specification does not have,
+    /// or with less data than it owed.
+    BadAnswer {
+        /// The status byte, or 0xFF if none was written.
+        status: u8,
+        /// How many bytes were written.
+        written: u32,
+    },
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WrongType { expected, found } => {
+                write!(f, "the device is of type {found}, not {expected}")
+            }
+            Self::Init(error) => error.fmt(f),
+            Self::Setup(error) => error.fmt(f),
+            Self::Transport(error) => error.fmt(f),
+            Self::Queue(error) => error.fmt(f),
+            Self::Dma(error) => error.fmt(f),
+            Self::Busy { in_flight } => {
+                write!(f, "a blocking call has to wait for the {in_flight} requests in flight")
+            }
+            Self::Timeout => f.write_str("the device did not answer in time"),
+            Self::Config { field, value } => {
+                write!(f, "the device's configuration has {field} = {value}, which cannot be")
+            }
+            Self::OutOfRange { sector, count, capacity } => write!(
+                f,
+                "{count} sectors from {sector} go past the device's {capacity} sectors"
+            ),
+            Self::BufferLength { len, multiple, max } => write!(
+                f,
+                "a buffer of {len} bytes: it has to be a multiple of {multiple}, more than 0 and at most {max}"
+            ),
+            Self::ReadOnly => f.write_str("the device is read-only"),
+            Self::Unsupported => f.write_str("the device does not support the request"),
+            Self::Io => f.write_str("the device reports an IO error"),
+            Self::BadAnswer { status, written } => write!(
+                f,
+                "the device's answer makes no sense: status {status}, {written} bytes written"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for DeviceError {}
+
+impl From<InitError> for DeviceError {
+    fn from(error: InitError) -> Self {
+        Self::Init(error)
+    }
+}
+
+impl From<SetupError> for DeviceError {
+    fn from(error: SetupError) -> Self {
+        Self::Setup(error)
+    }
+}
+
+impl From<TransportError> for DeviceError {
+    fn from(error: TransportError) -> Self {
+        Self::Transport(error)
+    }
+}
+
+impl From<QueueError> for DeviceError {
+    fn from(error: QueueError) -> Self {
+        Self::Queue(error)
+    }
+}
+
+impl From<DmaError> for DeviceError {
+    fn from(error: DmaError) -> Self {
+        Self::Dma(error)
+    }
+}

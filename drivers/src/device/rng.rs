@@ -1,0 +1,144 @@
+//! The entropy device (virtio 1.2, 5.4).
+
+use core::fmt;
+
+use super::DeviceError;
+use super::link::Link;
+use crate::dma::{Dma, DmaRegion};
+use crate::queue::{Buffer, QueueMut, SplitRing, Token};
+use crate::transport::Transport;
+use crate::virtio::{Features, Init, Wait};
+
+/// The device type (virtio 1.2, section 5).
+pub const DEVICE_TYPE: u16 = 4;
+
+/// How many bytes a blocking read asks the device for at once.
+const READ_CHUNK: usize = 512;
+
+/// An entropy device.
+pub struct Rng<T: Transport, D: Dma + Clone> {
+    link: Link<T, DmaRegion<D>, D>,
+    dma: D,
+}
+
+/// A request that the device has finished.
+#[derive(Debug)]
+pub struct Filled<D: Dma> {
+    /// Which.
+    pub token: Token,
+    /// The buffer that was given with it.
+    pub buffer: DmaRegion<D>,
+    /// How many bytes, from the buffer's start, are random.
+    pub len: usize,
+}
+
+impl<T: Transport, D: Dma + Clone> fmt::Debug for Rng<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rng").finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport, D: Dma + Clone> Rng<T, D> {
+    /// Brings the device up, with a queue of about `queue_size` descriptors,
+    /// accepting of the generic features those in `features`.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`] that says what failed; the device is then reset and
+    /// marked FAILED.
+    pub fn new(
+        transport: T,
+        queue_size: u16,
+        features: Features,
+        dma: D,
+        wait: &mut dyn Wait,
+    ) -> Result<Self, DeviceError> {
+        super::check_type(&transport, DEVICE_TYPE)?;
+        let init = Init::begin(transport, features, Features::NONE, wait)?;
+        let (link, ()) = Link::open(init, queue_size, 1, dma.clone(), |_, _| Ok(()))?;
+        Ok(Self { link, dma })
+    }
+
+    /// The negotiated features.
+    pub fn features(&self) -> Features {
+        self.link.features()
+    }
+
+    /// The transport, for reports.
+    pub fn transport(&self) -> &T {
+        self.link.transport()
+    }
+
+    /// The queue, to ring and to time its doorbell.
+    pub fn queue(&mut self) -> QueueMut<'_, SplitRing<D>> {
+        self.link.queue()
+    }
+
+    /// Asks for `buffer` to be filled. The doorbell is for the caller to ring,
+    /// once for a batch: `queue().kick()`.
+    ///
+    /// # Errors
+    ///
+    /// The buffer comes back with [`DeviceError::Queue`] if the queue is full,
+    /// or the device was given up.
+    pub fn submit(&mut self, buffer: DmaRegion<D>) -> Result<Token, (DeviceError, DmaRegion<D>)> {
+        let Ok(len) = u32::try_from(buffer.len()) else {
+            let max = u32::MAX as usize;
+            return Err((DeviceError::BufferLength { len: buffer.len(), multiple: 1, max }, buffer));
+        };
+        let descriptor = Buffer::writable(buffer.address(), len);
+        // SAFETY: the memory is the request's own.
+        unsafe { self.link.submit(&[descriptor], buffer) }
+            .map_err(|(error, buffer)| (error.into(), buffer))
+    }
+
+    /// Takes back a request that the device has finished, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Queue`] after a device's fault.
+    pub fn poll(&mut self) -> Result<Option<Filled<D>>, DeviceError> {
+        let finished = self.link.pop()?;
+        Ok(finished.map(|(used, buffer)| Filled {
+            token: used.token,
+            buffer,
+            // The queue checked that it is no more than the buffer's length.
+            len: used.written as usize,
+        }))
+    }
+
+    /// Fills `into` with random bytes, and waits for them. No other request may
+    /// be in flight.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`] that says what failed. After [`DeviceError::Timeout`] the
+    /// device is given up.
+    pub fn read(&mut self, into: &mut [u8], wait: &mut dyn Wait) -> Result<(), DeviceError> {
+        super::check_idle(&self.link.queue())?;
+        for chunk in into.chunks_mut(READ_CHUNK) {
+            let mut done = 0;
+            while done < chunk.len() {
+                let buffer = DmaRegion::new(self.dma.clone(), chunk.len() - done, 16)?;
+                self.submit(buffer).map_err(|(error, _)| error)?;
+                self.link.queue().kick();
+                let filled = loop {
+                    if let Some(filled) = self.poll()? {
+                        break filled;
+                    }
+                    if !wait.again() {
+                        self.link.fail();
+                        return Err(DeviceError::Timeout);
+                    }
+                };
+                // 5.4.6.1: the device puts at least one byte into a buffer.
+                if filled.len == 0 {
+                    return Err(DeviceError::BadAnswer { status: 0, written: 0 });
+                }
+                chunk[done..done + filled.len].copy_from_slice(&filled.buffer[..filled.len]);
+                done += filled.len;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,340 @@
+//! Memory that the CPU and a device share.
+//!
+//! A kernel implements [`Dma`]; drivers hold [`DmaRegion`]s, which own their
+//! memory and give it back when dropped. There is no registry and no free by
+//! address. Addresses that a device uses and pointers that the CPU uses are kept
+//! apart, so an IOMMU or an offset mapping is the kernel's affair alone.
+
+use core::fmt;
+use core::mem::{self, ManuallyDrop};
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use core::slice;
+
+/// The page size that legacy virtio interfaces count in (4096 bytes,
+/// virtio 1.2, 4.1.5.1.3.1).
+pub const PAGE_SIZE: usize = 4096;
+
+/// Allocates memory that devices can reach.
+///
+/// # Safety
+///
+/// An implementer owes, for each successful [`allocate`](Self::allocate), memory
+/// that is valid for reads and writes of `size` bytes at `pointer` until it is
+/// freed, belongs to nobody else, is zeroed, and is seen by devices,
+/// contiguously and coherently, at `address`; both are aligned to `align`.
+pub unsafe trait Dma {
+    /// Allocates `size` bytes aligned to `align` (a power of two, at most 4096).
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError`] where there is no such memory left.
+    fn allocate(&self, size: usize, align: usize) -> Result<DmaMemory, DmaError>;
+
+    /// Takes memory back.
+    ///
+    /// # Safety
+    ///
+    /// `memory` comes from [`allocate`](Self::allocate) of the same allocator, is
+    /// freed once, and neither the CPU nor a device uses it any more.
+    unsafe fn free(&self, memory: DmaMemory);
+}
+
+// SAFETY: it is the referent's own promise.
+unsafe impl<D: Dma + ?Sized> Dma for &D {
+    fn allocate(&self, size: usize, align: usize) -> Result<DmaMemory, DmaError> {
+        (**self).allocate(size, align)
+    }
+
+    unsafe fn free(&self, memory: DmaMemory) {
+        // SAFETY: the caller's promise is the referent's.
+        unsafe { (**self).free(memory) }
+    }
+}
+
+/// What [`Dma::allocate`] returns: a description, not an owner.
+#[derive(Clone, Copy, Debug)]
+pub struct DmaMemory {
+    /// Where the CPU sees the memory.
+    pub pointer: NonNull<u8>,
+    /// Where a device sees it.
+    pub address: u64,
+    /// Its size in bytes, as asked for.
+    pub size: usize,
+    /// Its alignment in bytes, as asked for.
+    pub align: usize,
+}
+
+/// There was no memory for a device to share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaError {
+    /// Bytes that were asked for.
+    pub size: usize,
+    /// Alignment that was asked for.
+    pub align: usize,
+}
+
+impl fmt::Display for DmaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no memory for {} bytes aligned to {} that a device can reach", self.size, self.align)
+    }
+}
+
+impl core::error::Error for DmaError {}
+
+/// Memory shared with a device, owned; freed on drop.
+///
+/// While a device may access the memory, the driver holds the region and gives
+/// nobody else access; so whoever holds a region elsewhere may use its bytes
+/// through [`Deref`].
+pub struct DmaRegion<D: Dma> {
+    memory: DmaMemory,
+    dma: D,
+}
+
+// SAFETY: the region owns its memory as a `Box<[u8]>` would.
+unsafe impl<D: Dma + Send> Send for DmaRegion<D> {}
+
+impl<D: Dma> DmaRegion<D> {
+    /// Allocates `size` zeroed bytes aligned to `align` (a power of two, at most
+    /// 4096).
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError`] where there is no such memory left, where `size` is zero, or
+    /// `align` is none that is allowed.
+    pub fn new(dma: D, size: usize, align: usize) -> Result<Self, DmaError> {
+        if size == 0 || !align.is_power_of_two() || align > PAGE_SIZE {
+            return Err(DmaError { size, align });
+        }
+        let memory = dma.allocate(size, align)?;
+        Ok(Self { memory, dma })
+    }
+
+    /// Where a device sees the region.
+    pub fn address(&self) -> u64 {
+        self.memory.address
+    }
+
+    /// Where the CPU sees the region. Reading through it while a device writes
+    /// takes volatile or atomic accesses.
+    pub fn pointer(&self) -> NonNull<u8> {
+        self.memory.pointer
+    }
+}
+
+impl<D: Dma> Deref for DmaRegion<D> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: owned, initialised (`Dma` zeroes it), and not a device's while
+        // the holder has it (see the type's text).
+        unsafe { slice::from_raw_parts(self.memory.pointer.as_ptr(), self.memory.size) }
+    }
+}
+
+impl<D: Dma> DerefMut for DmaRegion<D> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and borrowed mutably.
+        unsafe { slice::from_raw_parts_mut(self.memory.pointer.as_ptr(), self.memory.size) }
+    }
+}
+
+impl<D: Dma> Drop for DmaRegion<D> {
+    fn drop(&mut self) {
+        // SAFETY: from `allocate` of this allocator, dropped once; no device has
+        // the memory, or the driver would not have let go of it.
+        unsafe { self.dma.free(self.memory) }
+    }
+}
+
+impl<D: Dma> fmt::Debug for DmaRegion<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DmaRegion({:#x} +{:#x})", self.memory.address, self.memory.size)
+    }
+}
+
+/// An array whose length is chosen at run time, for a driver's own notes.
+///
+/// Its memory comes from [`Dma`] too, so that drivers need no allocator; its
+/// address is never given to a device.
+pub(crate) struct Table<T, D: Dma> {
+    region: ManuallyDrop<DmaRegion<D>>,
+    items: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: the table owns its items as a `Box<[T]>` would.
+unsafe impl<T: Send, D: Dma + Send> Send for Table<T, D> {}
+
+impl<T, D: Dma> Table<T, D> {
+    /// A table of `len` items made by `item`.
+    pub(crate) fn new(dma: D, len: usize, mut item: impl FnMut(usize) -> T) -> Result<Self, DmaError> {
+        let align = mem::align_of::<T>();
+        let too_large = DmaError { size: usize::MAX, align };
+        let size = mem::size_of::<T>().checked_mul(len).ok_or(too_large)?;
+        let region = ManuallyDrop::new(DmaRegion::new(dma, size, align)?);
+        let items = region.pointer().cast::<T>();
+        for index in 0..len {
+            // SAFETY: within the region, aligned, and not yet an item.
+            unsafe { items.add(index).write(item(index)) }
+        }
+        Ok(Self { region, items, len })
+    }
+}
+
+impl<T, D: Dma> Deref for Table<T, D> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `new` wrote `len` items; the table owns them.
+        unsafe { slice::from_raw_parts(self.items.as_ptr(), self.len) }
+    }
+}
+
+impl<T, D: Dma> DerefMut for Table<T, D> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, and borrowed mutably.
+        unsafe { slice::from_raw_parts_mut(self.items.as_ptr(), self.len) }
+    }
+}
+
+impl<T, D: Dma> Drop for Table<T, D> {
+    fn drop(&mut self) {
+        // SAFETY: the items are initialised, and dropped once, before the memory
+        // that they are in; the region is not used again.
+        unsafe {
+            core::ptr::drop_in_place(&mut **self as *mut [T]);
+            ManuallyDrop::drop(&mut self.region);
+        }
+    }
+}
+
+#[cfg(any(test, feature = "test-utils"))]
+pub mod fake {
+    //! A [`Dma`] for tests on the host.
+
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::{Dma, DmaError, DmaMemory, NonNull};
+
+    /// Device addresses differ from pointers by this much, so that a driver that
+    /// confuses the two is found out.
+    const OFFSET: u64 = 0x0100_0000_0000_0000;
+
+    /// Memory from the host's allocator. It knows which device addresses are
+    /// allocated, and refuses a fake device any others.
+    #[derive(Debug, Default)]
+    pub struct FakeDma {
+        live: Mutex<BTreeMap<u64, usize>>,
+        budget: Option<usize>,
+    }
+
+    impl FakeDma {
+        /// An allocator that has `bytes` in all.
+        pub fn with_budget(bytes: usize) -> Self {
+            Self { budget: Some(bytes), ..Self::default() }
+        }
+
+        /// How many regions are allocated.
+        pub fn live(&self) -> usize {
+            self.live.lock().unwrap().len()
+        }
+
+        /// Whether the `len` bytes that a device sees at `address` are inside one
+        /// allocated region.
+        pub fn is_shared(&self, address: u64, len: usize) -> bool {
+            let live = self.live.lock().unwrap();
+            let region = live.range(..=address).next_back();
+            region.is_some_and(|(start, size)| address - start + len as u64 <= *size as u64)
+        }
+
+        /// Where the CPU sees the `len` bytes that a device sees at `address`;
+        /// panics if they are not inside one allocated region.
+        pub fn cpu_pointer(&self, address: u64, len: usize) -> *mut u8 {
+            let live = self.live.lock().unwrap();
+            let (start, size) = live
+                .range(..=address)
+                .next_back()
+                .unwrap_or_else(|| panic!("a device was given {address:#x}, which is no shared memory"));
+            assert!(
+                address + len as u64 <= start + *size as u64,
+                "a device was given {len} bytes at {address:#x}, past a region of {size} at {start:#x}"
+            );
+            (address - OFFSET) as *mut u8
+        }
+    }
+
+    // SAFETY: the memory is the host allocator's, zeroed; "devices" are fakes
+    // that go through `cpu_pointer`.
+    unsafe impl Dma for FakeDma {
+        fn allocate(&self, size: usize, align: usize) -> Result<DmaMemory, DmaError> {
+            let mut live = self.live.lock().unwrap();
+            let used: usize = live.values().sum();
+            if self.budget.is_some_and(|budget| used + size > budget) {
+                return Err(DmaError { size, align });
+            }
+            let layout = Layout::from_size_align(size, align).unwrap();
+            // SAFETY: `DmaRegion::new` refuses a size of zero.
+            let pointer = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap();
+            let address = pointer.as_ptr().addr() as u64 + OFFSET;
+            pointer.as_ptr().expose_provenance();
+            live.insert(address, size);
+            Ok(DmaMemory { pointer, address, size, align })
+        }
+
+        unsafe fn free(&self, memory: DmaMemory) {
+            let known = self.live.lock().unwrap().remove(&memory.address);
+            assert_eq!(known, Some(memory.size), "freed something else than was allocated");
+            // A device that still uses the memory shows in the test's results.
+            // SAFETY: allocated above with this layout.
+            unsafe {
+                memory.pointer.write_bytes(0xdb, memory.size);
+                dealloc(
+                    memory.pointer.as_ptr(),
+                    Layout::from_size_align(memory.size, memory.align).unwrap(),
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::FakeDma;
+    use super::*;
+
+    #[test]
+    fn a_region_is_zeroed_and_freed_on_drop() {
+        let dma = FakeDma::default();
+        let region = DmaRegion::new(&dma, 100, 64).unwrap();
+        assert!(region.iter().all(|&byte| byte == 0));
+        assert_eq!(region.len(), 100);
+        assert_eq!(region.address() % 64, 0);
+        assert_eq!(dma.live(), 1);
+        drop(region);
+        assert_eq!(dma.live(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_allocated_is_named() {
+        let dma = FakeDma::with_budget(64);
+        let error = DmaRegion::new(&dma, 65, 1).unwrap_err();
+        assert_eq!(error, DmaError { size: 65, align: 1 });
+        assert!(DmaRegion::new(&dma, 0, 1).is_err());
+        assert!(DmaRegion::new(&dma, 1, 3).is_err());
+    }
+
+    #[test]
+    fn a_table_drops_its_items() {
+        let dma = FakeDma::default();
+        let item = std::rc::Rc::new(());
+        let table = Table::new(&dma, 5, |_| item.clone()).unwrap();
+        assert_eq!(std::rc::Rc::strong_count(&item), 6);
+        drop(table);
+        assert_eq!(std::rc::Rc::strong_count(&item), 1);
+        assert_eq!(dma.live(), 0);
+    }
+}

@@ -1,0 +1,422 @@
+//! Virtqueues (virtio 1.2, 2.6 and 2.7).
+//!
+//! A [`VirtQueue`] is a [`Ring`] and a [`Notifier`]. The ring knows memory,
+//! addresses and barriers, and never a transport; the notifier knows how to ring
+//! and nothing else. [`split`] is the ring that every device has.
+
+use core::fmt;
+use core::ops::Deref;
+
+use crate::dma::{Dma, DmaError};
+use crate::transport::{Notifier, Notify, RingAddresses, Transport, TransportError};
+use crate::virtio::Features;
+
+pub mod split;
+
+pub use split::SplitRing;
+
+/// A piece of memory that a device reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Device address of the first byte.
+    pub address: u64,
+    /// Length in bytes.
+    pub len: u32,
+    /// Whether the device writes it; it reads it otherwise.
+    pub writable: bool,
+}
+
+impl Buffer {
+    /// Memory that the device reads.
+    pub fn readable(address: u64, len: u32) -> Self {
+        Self { address, len, writable: false }
+    }
+
+    /// Memory that the device writes.
+    pub fn writable(address: u64, len: u32) -> Self {
+        Self { address, len, writable: true }
+    }
+}
+
+/// Names a request while the device has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token(u16);
+
+impl Token {
+    /// The token's number: below the queue's size, and no other request in
+    /// flight has it.
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+}
+
+/// A request that the device has finished with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Which.
+    pub token: Token,
+    /// How many bytes the device says it wrote; no more than were writable.
+    /// Nothing behind them may be trusted (2.7.8.3).
+    pub written: u32,
+}
+
+/// A ring of requests in memory shared with a device.
+pub trait Ring {
+    /// The number of descriptors.
+    fn size(&self) -> u16;
+
+    /// Where the device finds the ring.
+    fn addresses(&self) -> RingAddresses;
+
+    /// How many requests are in flight.
+    fn in_flight(&self) -> u16;
+
+    /// The token that the next [`add`](Self::add) will return.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Full`] if there is no room now; [`QueueError::Broken`].
+    fn next_token(&self) -> Result<Token, QueueError>;
+
+    /// Makes a request available: readable buffers first, then writable ones.
+    /// It does not ring.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Full`] if there is no room now; [`QueueError::Chain`] if
+    /// there never is for such a request.
+    ///
+    /// # Safety
+    ///
+    /// The buffers stay valid, and nobody else accesses them, until the request
+    /// comes back from [`pop`](Self::pop) or the device has been reset.
+    unsafe fn add(&mut self, buffers: &[Buffer]) -> Result<Token, QueueError>;
+
+    /// Whether the device wants the doorbell rung for what was added since the
+    /// last call. It executes the full barrier that the question needs.
+    fn needs_notification(&mut self) -> bool;
+
+    /// Takes a request back that the device has finished with, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What the device wrote makes no sense; the queue can't be used any more,
+    /// and says so again at each call.
+    fn pop(&mut self) -> Result<Option<Used>, QueueError>;
+
+    /// Asks the device for interrupts, or asks it to spare them (a hint, 2.7.7).
+    fn set_interrupts(&mut self, wanted: bool);
+}
+
+/// A ring with its doorbell.
+#[derive(Debug)]
+pub struct VirtQueue<R> {
+    ring: R,
+    notifier: Notifier,
+    index: u16,
+    doorbells: u64,
+}
+
+impl<D: Dma + Clone> VirtQueue<SplitRing<D>> {
+    /// Makes a split ring for queue `index` of a device and gives it to the
+    /// device: of `wanted` descriptors, or as near to it as the device allows.
+    /// Requests of up to `indirect` buffers take one descriptor where `features`
+    /// has `VIRTIO_F_INDIRECT_DESC`. Interrupts are off.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] from the device or the allocator.
+    pub fn new<T: Transport + ?Sized>(
+        transport: &mut T,
+        index: u16,
+        wanted: u16,
+        indirect: u16,
+        features: Features,
+        dma: D,
+    ) -> Result<Self, SetupError> {
+        let size = transport.queue_size(index)?.choose(index, wanted)?;
+        Self::with_size(transport, index, size, indirect, features, dma)
+    }
+
+    /// As [`new`](Self::new), of exactly `size` descriptors, which the transport
+    /// allows.
+    pub(crate) fn with_size<T: Transport + ?Sized>(
+        transport: &mut T,
+        index: u16,
+        size: u16,
+        indirect: u16,
+        features: Features,
+        dma: D,
+    ) -> Result<Self, SetupError> {
+        let mut ring = SplitRing::new(size, transport.ring_layout(), indirect, features, dma)?;
+        ring.set_interrupts(false);
+        // SAFETY: the ring is of that size and layout, and keeps its memory
+        // until it is told that the device was reset (`SplitRing::release`).
+        let notifier = unsafe { transport.enable_queue(index, size, &ring.addresses()) };
+        match notifier {
+            Ok(notifier) => Ok(Self { ring, notifier, index, doorbells: 0 }),
+            // The device may have taken the ring: its memory is lost.
+            Err(error @ TransportError::QueueRefused { .. }) => Err(error.into()),
+            Err(error) => {
+                // SAFETY: by any other error the device was not told of the ring
+                // (`Transport`).
+                unsafe { ring.release() };
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Gives the ring's memory back.
+    ///
+    /// # Safety
+    ///
+    /// The device was reset, and no longer accesses the queue.
+    pub(crate) unsafe fn release(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.release() }
+    }
+}
+
+impl<R: Ring> VirtQueue<R> {
+    /// The queue's index.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// The ring.
+    pub fn ring(&mut self) -> &mut R {
+        &mut self.ring
+    }
+
+    /// The number of descriptors.
+    pub fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
+    /// How many requests are in flight.
+    pub fn in_flight(&self) -> u16 {
+        self.ring.in_flight()
+    }
+
+    /// Where the device finds the ring.
+    pub fn addresses(&self) -> RingAddresses {
+        self.ring.addresses()
+    }
+
+    /// The doorbell, to be timed.
+    pub fn notifier(&self) -> Notifier {
+        self.notifier
+    }
+
+    /// How often [`kick`](Self::kick) and [`notify`](Self::notify) rang.
+    pub fn doorbells(&self) -> u64 {
+        self.doorbells
+    }
+
+    /// The token that the next [`add`](Self::add) will return.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::next_token`].
+    pub fn next_token(&self) -> Result<Token, QueueError> {
+        self.ring.next_token()
+    }
+
+    /// Makes a request available.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::add`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Ring::add`].
+    pub unsafe fn add(&mut self, buffers: &[Buffer]) -> Result<Token, QueueError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.add(buffers) }
+    }
+
+    /// Rings if the device wants it (2.7.13.4, 2.7.10), and says whether it did.
+    pub fn kick(&mut self) -> bool {
+        let due = self.ring.needs_notification();
+        if due {
+            self.notifier.notify();
+            self.doorbells += 1;
+        }
+        due
+    }
+
+    /// Rings whatever the device says, as an experiment may want.
+    pub fn notify(&mut self) {
+        // Keeps the count of what was announced, and orders the ring's writes
+        // before the doorbell.
+        let _ = self.ring.needs_notification();
+        self.notifier.notify();
+        self.doorbells += 1;
+    }
+
+    /// Takes a finished request back, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::pop`].
+    pub fn pop(&mut self) -> Result<Option<Used>, QueueError> {
+        self.ring.pop()
+    }
+}
+
+/// A driver's queue, lent out: to look at and to ring.
+///
+/// It is not a `&mut VirtQueue`, by which two drivers' queues could change
+/// places, and be freed when the wrong device was reset; nor does it take
+/// requests back behind the driver's back.
+#[derive(Debug)]
+pub struct QueueMut<'q, R>(&'q mut VirtQueue<R>);
+
+impl<'q, R: Ring> QueueMut<'q, R> {
+    pub(crate) fn new(queue: &'q mut VirtQueue<R>) -> Self {
+        Self(queue)
+    }
+
+    /// As [`VirtQueue::kick`].
+    pub fn kick(&mut self) -> bool {
+        self.0.kick()
+    }
+
+    /// As [`VirtQueue::notify`].
+    pub fn notify(&mut self) {
+        self.0.notify();
+    }
+
+    /// As [`Ring::needs_notification`], for who rings the
+    /// [`notifier`](VirtQueue::notifier) without the queue.
+    pub fn needs_notification(&mut self) -> bool {
+        self.0.ring.needs_notification()
+    }
+
+    /// As [`Ring::set_interrupts`].
+    pub fn set_interrupts(&mut self, wanted: bool) {
+        self.0.ring.set_interrupts(wanted);
+    }
+}
+
+impl<R> Deref for QueueMut<'_, R> {
+    type Target = VirtQueue<R>;
+
+    fn deref(&self) -> &VirtQueue<R> {
+        self.0
+    }
+}
+
+/// What can go wrong with a queue in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// There are too few free descriptors now.
+    Full {
+        /// How many the request takes.
+        needed: usize,
+        /// How many are free.
+        free: u16,
+    },
+    /// No queue of this size takes such a request: it is empty, longer than the
+    /// queue (2.7.5.3.1), has a buffer of length 0, more than 4 GiB in all, or a
+    /// readable buffer behind a writable one (2.7.4.2).
+    Chain {
+        /// How many buffers it has.
+        buffers: usize,
+    },
+    /// The device's used index is further ahead than requests are in flight.
+    UsedIndex {
+        /// The index that it shows.
+        index: u16,
+        /// The index up to which requests were taken back.
+        seen: u16,
+        /// How many requests are in flight.
+        in_flight: u16,
+    },
+    /// The device gave back a request that it does not have: an index out of
+    /// range, or one that is not in flight (or no longer).
+    UsedId {
+        /// The index that it gave.
+        id: u32,
+    },
+    /// The device says that it wrote more than was writable.
+    UsedLength {
+        /// What it says, in bytes.
+        written: u32,
+        /// How many bytes were writable.
+        writable: u32,
+    },
+    /// The queue is not used any more after an earlier error.
+    Broken,
+}
+
+impl QueueError {
+    /// Whether the device broke the rules, so that it must be reset.
+    pub fn is_device_fault(&self) -> bool {
+        !matches!(self, Self::Full { .. } | Self::Chain { .. })
+    }
+}
+
+impl fmt::Display for QueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Full { needed, free } => {
+                write!(f, "the queue is full: {needed} descriptors needed, {free} free")
+            }
+            Self::Chain { buffers } => {
+                write!(f, "a request of {buffers} buffers is not one that the queue takes")
+            }
+            Self::UsedIndex { index, seen, in_flight } => write!(
+                f,
+                "the device's used index is {index}, but with {in_flight} requests in flight after {seen} it cannot be"
+            ),
+            Self::UsedId { id } => {
+                write!(f, "the device gave back request {id}, which it does not have")
+            }
+            Self::UsedLength { written, writable } => write!(
+                f,
+                "the device says that it wrote {written} bytes where {writable} were writable"
+            ),
+            Self::Broken => f.write_str("the queue was given up after an earlier error"),
+        }
+    }
+}
+
+impl core::error::Error for QueueError {}
+
+/// Why a queue could not be set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupError {
+    /// The device or its interface failed a step.
+    Transport(TransportError),
+    /// There was no memory for the ring.
+    Dma(DmaError),
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport(error) => error.fmt(f),
+            Self::Dma(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for SetupError {}
+
+impl From<TransportError> for SetupError {
+    fn from(error: TransportError) -> Self {
+        Self::Transport(error)
+    }
+}
+
+impl From<DmaError> for SetupError {
+    fn from(error: DmaError) -> Self {
+        Self::Dma(error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

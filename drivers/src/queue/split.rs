@@ -1,0 +1,456 @@
+//! The split virtqueue (virtio 1.2, 2.7).
+//!
+//! What the device may write (the used ring) is read once, checked, and never
+//! trusted for the driver's own bookkeeping: free descriptors and requests in
+//! flight are noted in memory that the device is not told of.
+
+use core::mem::{self, ManuallyDrop};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, Ordering, fence};
+
+use virtio_spec::virtq::{AvailF, Desc, DescF, UsedElem, UsedF};
+use virtio_spec::{le16, le32, le64};
+
+use super::{Buffer, QueueError, Ring, Token, Used};
+use crate::dma::{Dma, DmaError, DmaRegion, PAGE_SIZE, Table};
+use crate::transport::{RingAddresses, RingLayout};
+use crate::virtio::Features;
+
+const DESC: usize = mem::size_of::<Desc>();
+const USED_ELEM: usize = mem::size_of::<UsedElem>();
+/// `flags` and `idx`, with which both rings begin.
+const RING_HEADER: usize = 4;
+/// `used_event` and `avail_event`, with which they end.
+const EVENT: usize = 2;
+
+/// Offsets of a ring's parts in its memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    avail: usize,
+    used: usize,
+    len: usize,
+}
+
+impl Layout {
+    fn new(size: u16, layout: RingLayout) -> Self {
+        let size = usize::from(size);
+        // The legacy layout (2.7.2) serves the other case too, with the used
+        // ring where its own alignment puts it (4, 2.7). The legacy size counts
+        // whole pages.
+        let align = match layout {
+            RingLayout::Contiguous { align } => align as usize,
+            RingLayout::Separate => mem::align_of::<u32>(),
+        };
+        let avail = DESC * size;
+        let used = (avail + RING_HEADER + 2 * size + EVENT).next_multiple_of(align);
+        let end = used + RING_HEADER + USED_ELEM * size + EVENT;
+        Self { avail, used, len: end.next_multiple_of(align) }
+    }
+}
+
+/// What the driver notes of a descriptor.
+#[derive(Clone, Copy)]
+struct Note {
+    /// The descriptor after this one, in the free list or in a request.
+    next: u16,
+    /// For a request's first descriptor: how many it takes; 0 if it is none's.
+    descriptors: u16,
+    /// For a request's first descriptor: how many bytes the device may write.
+    writable: u32,
+}
+
+/// A split ring.
+pub struct SplitRing<D: Dma> {
+    /// `None` once released. Dropping the ring does not drop the memory.
+    memory: ManuallyDrop<Option<DmaRegion<D>>>,
+    base: NonNull<u8>,
+    address: u64,
+    /// Tables of indirect descriptors: `indirect` entries a descriptor.
+    tables: ManuallyDrop<Option<DmaRegion<D>>>,
+    notes: Table<Note, D>,
+    layout: Layout,
+    size: u16,
+    /// Entries in a request's table of indirect descriptors; 0 without them.
+    indirect: u16,
+    event_idx: bool,
+    /// Without `VIRTIO_F_VERSION_1`, used lengths may be too large (2.7.8.1).
+    legacy: bool,
+    interrupts: bool,
+    /// First free descriptor; valid if `free` is not 0.
+    first_free: u16,
+    free: u16,
+    in_flight: u16,
+    /// `avail.idx` as published.
+    avail_idx: u16,
+    /// How many requests were published since the last `needs_notification`.
+    unannounced: u32,
+    /// `used.idx` up to which requests were taken back.
+    used_idx: u16,
+    broken: bool,
+}
+
+// SAFETY: the ring owns its memory; the device on the other side is no thread of
+// this program, and is synchronised with by the fences below.
+unsafe impl<D: Dma + Send> Send for SplitRing<D> {}
+
+impl<D: Dma + Clone> SplitRing<D> {
+    /// A ring of `size` descriptors (a power of two up to 32768), empty. Where
+    /// `features` has `VIRTIO_F_INDIRECT_DESC`, requests of 2 to `indirect`
+    /// buffers take one descriptor and a table.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError`] where there is no memory for it.
+    pub fn new(
+        size: u16,
+        layout: RingLayout,
+        indirect: u16,
+        features: Features,
+        dma: D,
+    ) -> Result<Self, DmaError> {
+        debug_assert!(size.is_power_of_two() && size <= 0x8000, "`QueueSize::choose`");
+        let layout = Layout::new(size, layout);
+        // A single buffer needs no table, and no request is longer than the queue.
+        let useful = indirect > 1 && features.contains(Features::INDIRECT_DESC);
+        let indirect = if useful { indirect.min(size) } else { 0 };
+        let too_large = DmaError { size: usize::MAX, align: DESC };
+        let tables = (usize::from(size) * DESC).checked_mul(indirect.into()).ok_or(too_large)?;
+        let tables = match tables {
+            0 => None,
+            bytes => Some(DmaRegion::new(dma.clone(), bytes, DESC)?),
+        };
+        let notes = Table::new(dma.clone(), size.into(), |index| Note {
+            next: index as u16 + 1,
+            descriptors: 0,
+            writable: 0,
+        })?;
+        let memory = DmaRegion::new(dma, layout.len, PAGE_SIZE)?;
+        Ok(Self {
+            base: memory.pointer(),
+            address: memory.address(),
+            memory: ManuallyDrop::new(Some(memory)),
+            tables: ManuallyDrop::new(tables),
+            notes,
+            layout,
+            size,
+            indirect,
+            event_idx: features.contains(Features::EVENT_IDX),
+            legacy: !features.contains(Features::VERSION_1),
+            interrupts: true,
+            first_free: 0,
+            free: size,
+            in_flight: 0,
+            avail_idx: 0,
+            unannounced: 0,
+            used_idx: 0,
+            broken: false,
+        })
+    }
+}
+
+impl<D: Dma> SplitRing<D> {
+    /// Gives the ring's memory back; the ring is broken from then on. Without
+    /// this call the memory is never freed: the device may still use it.
+    ///
+    /// # Safety
+    ///
+    /// The device does not access the ring any more.
+    pub(super) unsafe fn release(&mut self) {
+        // A broken ring touches its memory no more.
+        self.broken = true;
+        drop(self.memory.take());
+        drop(self.tables.take());
+    }
+
+    /// A pointer to the `T` at `offset` in the ring's memory.
+    fn at<T>(&self, offset: usize) -> NonNull<T> {
+        debug_assert!(offset + mem::size_of::<T>() <= self.layout.len);
+        // SAFETY: all callers' offsets are inside by `Layout::new`.
+        unsafe { self.base.add(offset).cast() }
+    }
+
+    /// A 16-bit field that both sides access.
+    fn field(&self, offset: usize) -> &AtomicU16 {
+        // SAFETY: inside the ring's memory, aligned to 2 (all offsets are even
+        // and the memory starts at a page), and accessed atomically only.
+        unsafe { AtomicU16::from_ptr(self.at(offset).as_ptr()) }
+    }
+
+    fn avail_flags(&self) -> &AtomicU16 {
+        self.field(self.layout.avail)
+    }
+
+    fn avail_idx_field(&self) -> &AtomicU16 {
+        self.field(self.layout.avail + 2)
+    }
+
+    fn used_event(&self) -> &AtomicU16 {
+        self.field(self.layout.avail + RING_HEADER + 2 * usize::from(self.size))
+    }
+
+    fn used_flags(&self) -> &AtomicU16 {
+        self.field(self.layout.used)
+    }
+
+    fn used_idx_field(&self) -> &AtomicU16 {
+        self.field(self.layout.used + 2)
+    }
+
+    fn avail_event(&self) -> &AtomicU16 {
+        self.field(self.layout.used + RING_HEADER + USED_ELEM * usize::from(self.size))
+    }
+
+    /// The place of a free-running ring index in a ring.
+    fn slot(&self, idx: u16) -> usize {
+        usize::from(idx & (self.size - 1))
+    }
+
+    fn write_descriptor(table: NonNull<Desc>, index: usize, buffer: &Buffer, next: Option<u16>) {
+        let mut flags = if buffer.writable { DescF::WRITE } else { DescF::empty() };
+        if next.is_some() {
+            flags |= DescF::NEXT;
+        }
+        let desc = Desc {
+            addr: le64::from(buffer.address),
+            len: le32::from(buffer.len),
+            flags,
+            next: le16::from(next.unwrap_or(0)),
+        };
+        // SAFETY: callers pass a table of the ring's and an index inside it; the
+        // device does not read a descriptor before it is made available.
+        unsafe { table.add(index).write_volatile(desc) }
+    }
+
+    /// Writes a request into a table of indirect descriptors and the table into
+    /// the descriptor `head` (2.7.5.3).
+    fn write_indirect(&mut self, head: u16, buffers: &[Buffer]) {
+        let Some(tables) = &*self.tables else { unreachable!("`indirect` is 0 without tables") };
+        let offset = usize::from(head) * usize::from(self.indirect) * DESC;
+        // SAFETY: inside the tables' memory: there is one for each descriptor.
+        let table = unsafe { tables.pointer().add(offset).cast() };
+        for (index, buffer) in buffers.iter().enumerate() {
+            let next = (index + 1 < buffers.len()).then_some(index as u16 + 1);
+            Self::write_descriptor(table, index, buffer, next);
+        }
+        let desc = Desc {
+            addr: le64::from(tables.address() + offset as u64),
+            len: le32::from((buffers.len() * DESC) as u32),
+            flags: DescF::INDIRECT,
+            next: le16::from(0),
+        };
+        // SAFETY: `head` is below the ring's size.
+        unsafe { self.at::<Desc>(usize::from(head) * DESC).write_volatile(desc) }
+    }
+
+    /// Writes a request into a chain of descriptors that begins at `head`.
+    fn write_chain(&mut self, head: u16, buffers: &[Buffer]) {
+        let mut index = head;
+        for (position, buffer) in buffers.iter().enumerate() {
+            let next = self.notes[usize::from(index)].next;
+            let link = (position + 1 < buffers.len()).then_some(next);
+            Self::write_descriptor(self.at(0), index.into(), buffer, link);
+            index = next;
+        }
+    }
+
+    /// Checks what the device wrote about a finished request, and takes the
+    /// request's descriptors back.
+    fn take_back(&mut self, element: UsedElem) -> Result<Used, QueueError> {
+        let (id, written) = (u32::from(element.id), u32::from(element.len));
+        let unknown = QueueError::UsedId { id };
+        let head = u16::try_from(id).ok().filter(|&head| head < self.size).ok_or(unknown)?;
+        let Note { descriptors, writable, .. } = self.notes[usize::from(head)];
+        if descriptors == 0 {
+            return Err(unknown);
+        }
+        if written > writable && !self.legacy {
+            return Err(QueueError::UsedLength { written, writable });
+        }
+        let mut last = head;
+        for _ in 1..descriptors {
+            last = self.notes[usize::from(last)].next;
+        }
+        self.notes[usize::from(head)].descriptors = 0;
+        self.notes[usize::from(last)].next = self.first_free;
+        self.first_free = head;
+        self.free += descriptors;
+        self.in_flight -= 1;
+        self.used_idx = self.used_idx.wrapping_add(1);
+        Ok(Used { token: Token(head), written: written.min(writable) })
+    }
+
+    /// Tells the device by which used index to interrupt (2.7.7, 2.7.10).
+    fn write_used_event(&self) {
+        // Without interrupts wanted: one that was passed already, and is not
+        // met again before 65535 more requests are.
+        let event = if self.interrupts { self.used_idx } else { self.used_idx.wrapping_sub(1) };
+        self.used_event().store(event.to_le(), Ordering::Relaxed);
+    }
+}
+
+/// How many writable bytes a well-formed request has; `None` for any other.
+fn writable_bytes(buffers: &[Buffer]) -> Option<u32> {
+    let in_order = buffers.is_sorted_by_key(|buffer| buffer.writable);
+    let none_empty = buffers.iter().all(|buffer| buffer.len > 0);
+    let total: u64 = buffers.iter().map(|buffer| u64::from(buffer.len)).sum();
+    if buffers.is_empty() || !in_order || !none_empty || total > u64::from(u32::MAX) {
+        return None;
+    }
+    Some(buffers.iter().filter(|buffer| buffer.writable).map(|buffer| buffer.len).sum())
+}
+
+/// Whether the other side wants to hear of the step from `old` to `new`
+/// (2.7.10: `vring_need_event`): all three are free-running, so the whole is in
+/// wrapping arithmetic.
+pub(crate) fn need_event(event: u16, new: u16, old: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+impl<D: Dma> Ring for SplitRing<D> {
+    fn size(&self) -> u16 {
+        self.size
+    }
+
+    fn addresses(&self) -> RingAddresses {
+        let base = self.address;
+        RingAddresses {
+            descriptors: base,
+            driver: base + self.layout.avail as u64,
+            device: base + self.layout.used as u64,
+        }
+    }
+
+    fn in_flight(&self) -> u16 {
+        self.in_flight
+    }
+
+    fn next_token(&self) -> Result<Token, QueueError> {
+        match self.free {
+            _ if self.broken => Err(QueueError::Broken),
+            0 => Err(QueueError::Full { needed: 1, free: 0 }),
+            _ => Ok(Token(self.first_free)),
+        }
+    }
+
+    unsafe fn add(&mut self, buffers: &[Buffer]) -> Result<Token, QueueError> {
+        if self.broken {
+            return Err(QueueError::Broken);
+        }
+        let count = buffers.len();
+        let writable = writable_bytes(buffers)
+            .filter(|_| count <= self.size.into())
+            .ok_or(QueueError::Chain { buffers: count })?;
+        let indirect = count > 1 && count <= self.indirect.into();
+        let descriptors = if indirect { 1 } else { count as u16 };
+        if descriptors > self.free {
+            return Err(QueueError::Full { needed: descriptors.into(), free: self.free });
+        }
+        let head = self.first_free;
+        if indirect {
+            self.write_indirect(head, buffers);
+        } else {
+            self.write_chain(head, buffers);
+        }
+        let mut after = head;
+        for _ in 0..descriptors {
+            after = self.notes[usize::from(after)].next;
+        }
+        self.first_free = after;
+        self.free -= descriptors;
+        self.in_flight += 1;
+        let note = &mut self.notes[usize::from(head)];
+        (note.descriptors, note.writable) = (descriptors, writable);
+
+        let entry = self.layout.avail + RING_HEADER + 2 * self.slot(self.avail_idx);
+        self.field(entry).store(head.to_le(), Ordering::Relaxed);
+        self.avail_idx = self.avail_idx.wrapping_add(1);
+        // 2.7.13.3.1: the descriptors and the ring's entry are seen before the
+        // index: that is what a release store is.
+        self.avail_idx_field().store(self.avail_idx.to_le(), Ordering::Release);
+        self.unannounced = self.unannounced.saturating_add(1);
+        Ok(Token(head))
+    }
+
+    fn needs_notification(&mut self) -> bool {
+        if self.broken {
+            return false;
+        }
+        // 2.7.13.4.1: the index is seen before the suppression word is read.
+        // A store and a later load: only a full barrier orders these.
+        fence(Ordering::SeqCst);
+        let count = mem::take(&mut self.unannounced);
+        if self.event_idx {
+            let event = u16::from_le(self.avail_event().load(Ordering::Relaxed));
+            // A batch that went all the way round has passed any index.
+            count > u32::from(u16::MAX)
+                || need_event(event, self.avail_idx, self.avail_idx.wrapping_sub(count as u16))
+        } else {
+            let flags = u16::from_le(self.used_flags().load(Ordering::Relaxed));
+            count > 0 && flags & u16::from(UsedF::NO_NOTIFY.bits()) == 0
+        }
+    }
+
+    fn pop(&mut self) -> Result<Option<Used>, QueueError> {
+        if self.broken {
+            return Err(QueueError::Broken);
+        }
+        // 2.7.14: the index is read before the entry that it covers: an acquire.
+        let index = u16::from_le(self.used_idx_field().load(Ordering::Acquire));
+        let finished = index.wrapping_sub(self.used_idx);
+        if finished == 0 {
+            return Ok(None);
+        }
+        if finished > self.in_flight {
+            self.broken = true;
+            let (seen, in_flight) = (self.used_idx, self.in_flight);
+            return Err(QueueError::UsedIndex { index, seen, in_flight });
+        }
+        let entry = self.layout.used + RING_HEADER + USED_ELEM * self.slot(self.used_idx);
+        // SAFETY: inside the ring's memory and aligned; the device has written
+        // it, as its index says, and a copy is taken once.
+        let element = unsafe { self.at::<UsedElem>(entry).read_volatile() };
+        let used = self.take_back(element);
+        if used.is_err() {
+            self.broken = true;
+        } else if self.event_idx {
+            self.write_used_event();
+            if self.interrupts {
+                // Seen before the used index is looked at again: or the device
+                // might step past the event unseen, and the interrupt be lost.
+                fence(Ordering::SeqCst);
+            }
+        }
+        used.map(Some)
+    }
+
+    fn set_interrupts(&mut self, wanted: bool) {
+        if self.broken {
+            return;
+        }
+        self.interrupts = wanted;
+        // With VIRTIO_F_EVENT_IDX the flag must stay 0, and `used_event` speaks
+        // (2.7.7.1).
+        if self.event_idx {
+            self.write_used_event();
+        } else {
+            let flags = if wanted { AvailF::empty() } else { AvailF::NO_INTERRUPT };
+            self.avail_flags().store(u16::from(flags.bits()).to_le(), Ordering::Relaxed);
+        }
+        // Whoever asks for interrupts looks once more for what was finished
+        // before the device saw it; this orders the two (2.7.7.1).
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl<D: Dma> core::fmt::Debug for SplitRing<D> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("SplitRing")
+            .field("size", &self.size)
+            .field("in_flight", &self.in_flight)
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use super::*;
+
+/// Whether the step from `old` to `new` writes the entry with index `event`: what
+/// 2.7.10.1 asks for each single entry.
+fn reference(event: u16, new: u16, old: u16) -> bool {
+    (0..new.wrapping_sub(old)).any(|step| old.wrapping_add(step) == event)
+}
+
+#[test]
+fn an_event_is_met_exactly_when_a_step_passes_it() {
+    // 2.7.10
+    let edges = [0, 1, 2, 0x7ffe, 0x7fff, 0x8000, 0x8001, 0xfffd, 0xfffe, 0xffff];
+    let edges = if cfg!(miri) { &edges[..2] } else { &edges[..] };
+    for &event in edges {
+        for &new in edges {
+            for &old in edges {
+                assert_eq!(
+                    need_event(event, new, old),
+                    reference(event, new, old),
+                    "event {event} new {new} old {old}"
+                );
+            }
+        }
+    }
+    let mut random = Random(7);
+    for _ in 0..if cfg!(miri) { 50 } else { 10_000 } {
+        let old = random.below(0x1_0000) as u16;
+        let new = old.wrapping_add(random.below(40) as u16);
+        let event = old.wrapping_add(random.below(80) as u16).wrapping_sub(20);
+        assert_eq!(need_event(event, new, old), reference(event, new, old));
+    }
+}
+
+#[test]
+fn indices_wrap() {
+    // 2.7.13.3: an index wraps at 65536. The device sleeps after each batch, so
+    // each batch is due a doorbell (2.7.10.1).
+    let dma = FakeDma::default();
+    for features in [DIRECT, EVENT_IDX] {
+        let mut rig = Rig::new(&dma, 8, 0, features);
+        let mut random = Random(3);
+        let mut requests = 0;
+        while requests < if cfg!(miri) { 100 } else { 140_000 } {
+            assert!(!rig.ring.needs_notification(), "nothing new");
+            assert!(rig.device.sleep());
+            let batch = 1 + random.below(8) as u32;
+            for _ in 0..batch {
+                rig.add(&[true]).unwrap();
+            }
+            assert!(rig.ring.needs_notification(), "a doorbell is lost after {requests}");
+            for request in requests..requests + batch {
+                rig.serve(request % 17);
+                let used = rig.ring.pop().unwrap().expect("it was finished");
+                assert_eq!(used.written, request % 17);
+            }
+            requests += batch;
+        }
+        rig.no_violations();
+    }
+}
+
+/// Moves both sides' indices on, to `index`.
+fn advance(rig: &mut Rig, index: u16) {
+    while rig.ring.avail_idx != index {
+        rig.add(&[true]).unwrap();
+        rig.serve(0);
+        rig.ring.pop().unwrap().unwrap();
+    }
+    rig.ring.needs_notification();
+}
+
+#[test]
+fn a_batch_that_spans_the_wrap_meets_each_event_in_it_and_no_other() {
+    // 2.7.10.1
+    let first = if cfg!(miri) { 3u16 } else { 0xfffd };
+    for offset in 0..12u16 {
+        let dma = FakeDma::default();
+        let mut rig = Rig::new(&dma, 8, 0, EVENT_IDX);
+        advance(&mut rig, first);
+        // From two entries before the batch of 6 to four behind it.
+        rig.device.ask_at(first.wrapping_add(offset).wrapping_sub(2));
+        for _ in 0..6 {
+            rig.add(&[true]).unwrap();
+        }
+        assert_eq!(rig.ring.needs_notification(), (2..8).contains(&offset), "offset {offset}");
+        assert!(!rig.ring.needs_notification(), "once is enough");
+    }
+}
+
+#[test]
+fn a_device_that_polls_is_not_rung() {
+    // 2.7.10.1
+    let dma = FakeDma::default();
+    for features in [DIRECT, EVENT_IDX] {
+        let mut rig = Rig::new(&dma, 8, 0, features);
+        for round in 0..100 {
+            rig.device.poll();
+            rig.add(&[true]).unwrap();
+            assert!(!rig.ring.needs_notification(), "round {round}");
+            rig.serve(0);
+            rig.ring.pop().unwrap().unwrap();
+        }
+        assert!(rig.device.sleep());
+        rig.add(&[true]).unwrap();
+        assert!(rig.ring.needs_notification());
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many steps")]
+fn a_batch_that_went_all_the_way_round_rings() {
+    let dma = FakeDma::default();
+    let mut rig = Rig::new(&dma, 8, 0, EVENT_IDX);
+    for _ in 0..0x1_0000 {
+        rig.add(&[true]).unwrap();
+        rig.serve(0);
+        rig.ring.pop().unwrap().unwrap();
+    }
+    assert!(rig.ring.needs_notification());
+    assert!(!rig.ring.needs_notification());
+}
+
+#[test]
+fn interrupts_come_when_they_are_wanted() {
+    // 2.7.7.1, 2.7.7.2
+    let dma = FakeDma::default();
+    for features in [DIRECT, EVENT_IDX] {
+        let mut rig = Rig::new(&dma, 8, 0, features);
+        rig.ring.set_interrupts(true);
+        for round in 1..=100 {
+            rig.add(&[true]).unwrap();
+            rig.serve(0);
+            assert_eq!(rig.device.interrupts, round);
+            rig.ring.pop().unwrap().unwrap();
+        }
+        rig.no_violations();
+    }
+}
+
+#[test]
+fn with_event_idx_one_interrupt_covers_what_was_not_looked_at() {
+    // 2.7.7.2
+    let dma = FakeDma::default();
+    let mut rig = Rig::new(&dma, 8, 0, EVENT_IDX);
+    for round in 1..=10 {
+        for _ in 0..8 {
+            rig.add(&[true]).unwrap();
+            rig.serve(0);
+        }
+        assert_eq!(rig.device.interrupts, round);
+        while rig.ring.pop().unwrap().is_some() {}
+    }
+    rig.no_violations();
+}
+
+#[test]
+fn interrupts_are_spared_when_they_are_not_wanted() {
+    // 2.7.7.1: with EVENT_IDX the flags stay 0, which the device checks.
+    let dma = FakeDma::default();
+    for features in [DIRECT, EVENT_IDX] {
+        let mut rig = Rig::new(&dma, 8, 0, features);
+        rig.ring.set_interrupts(false);
+        for _ in 0..if cfg!(miri) { 10 } else { 10_000 } {
+            for _ in 0..8 {
+                rig.add(&[true]).unwrap();
+                rig.serve(0);
+            }
+            while rig.ring.pop().unwrap().is_some() {}
+        }
+        assert_eq!(rig.device.interrupts, 0);
+        rig.ring.set_interrupts(true);
+        rig.add(&[true]).unwrap();
+        rig.serve(0);
+        assert_eq!(rig.device.interrupts, 1);
+        rig.no_violations();
+    }
+}
+
+/// Looks again and again, for some seconds at most.
+fn wait_until(mut ready: impl FnMut() -> bool) -> bool {
+    for look in 0..if cfg!(miri) { 20_000 } else { 100_000_000u32 } {
+        if ready() {
+            return true;
+        }
+        // More threads than processors may run here.
+        if look % 1000 == 999 || cfg!(miri) {
+            std::thread::yield_now();
+        }
+    }
+    false
+}
+
+/// Both sides at once: a device on a thread of its own sleeps whenever it finds
+/// nothing, and only a doorbell wakes it. Without the full barrier between
+/// publishing and asking (2.7.13.4.1) a doorbell is lost sooner or later.
+#[test]
+fn no_doorbell_is_lost_between_two_processors() {
+    const REQUESTS: u32 = if cfg!(miri) { 20 } else { 10_000 };
+    let dma = FakeDma::default();
+    for features in [DIRECT, EVENT_IDX] {
+        let Rig { mut ring, mut device, data } = Rig::new(&dma, 8, 0, features);
+        let (bell, stop) = (AtomicBool::new(true), AtomicBool::new(false));
+        let rung = AtomicU64::new(0);
+        let finished = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    if !bell.swap(false, Ordering::SeqCst) {
+                        std::hint::spin_loop();
+                        continue;
+                    }
+                    loop {
+                        while let Some(chain) = device.take() {
+                            device.finish(chain.head(), 1);
+                        }
+                        if device.sleep() {
+                            break;
+                        }
+                    }
+                }
+            });
+            let (mut done, mut random) = (0, Random(5));
+            while done < REQUESTS {
+                // Now before, now after the device falls asleep.
+                for _ in 0..random.below(500) {
+                    std::hint::spin_loop();
+                }
+                // SAFETY: the data outlives the threads, and nobody accesses it.
+                unsafe { ring.add(&[Buffer::writable(data.address(), 1)]) }.unwrap();
+                if ring.needs_notification() {
+                    rung.fetch_add(1, Ordering::Relaxed);
+                    bell.store(true, Ordering::SeqCst);
+                }
+                if !wait_until(|| ring.pop().unwrap().is_some()) {
+                    break;
+                }
+                done += 1;
+            }
+            stop.store(true, Ordering::SeqCst);
+            done
+        });
+        assert_eq!(finished, REQUESTS, "a doorbell was lost: {} were rung", rung.into_inner());
+        assert_eq!(device.violations, [""; 0]);
+    }
+}

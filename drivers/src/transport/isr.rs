@@ -1,0 +1,65 @@
+//! The ISR status: which kind of interrupt is pending (virtio 1.2, 4.1.4.5).
+
+pub use virtio_spec::pci::IsrStatus as IsrBits;
+
+use crate::mmio::Registers;
+
+/// A handle on a device's ISR status. It is apart from the device, so that an
+/// interrupt handler needs no `&mut` to it.
+#[derive(Clone, Copy, Debug)]
+pub struct IsrStatus(Kind);
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    Port(u16),
+    Byte(Registers<u8>),
+    Acknowledged {
+        status: Registers<u32>,
+        acknowledge: Registers<u32>,
+    },
+}
+
+impl IsrStatus {
+    /// A byte in the processor's IO space.
+    ///
+    /// # Safety
+    ///
+    /// The port is the ISR status of a device that the caller owns, for as long
+    /// as the handle is used.
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    pub unsafe fn port(port: u16) -> Self {
+        Self(Kind::Port(port))
+    }
+
+    /// A byte in device memory.
+    pub fn byte(register: Registers<u8>) -> Self {
+        Self(Kind::Byte(register))
+    }
+
+    /// virtio-mmio's pair of registers, `InterruptStatus` and `InterruptACK`
+    /// (4.2.2).
+    pub fn acknowledged(status: Registers<u32>, acknowledge: Registers<u32>) -> Self {
+        Self(Kind::Acknowledged { status, acknowledge })
+    }
+
+    /// Reads the pending interrupts and clears them: on PCI the read itself
+    /// does (4.1.4.5.1), on virtio-mmio they are acknowledged (4.2.2).
+    pub fn take(&self) -> IsrBits {
+        let bits = match self.0 {
+            #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+            Kind::Port(port) => {
+                use crate::port::{IoSpace, X86Ports};
+                // SAFETY: `port`'s caller owns the port.
+                unsafe { X86Ports.read8(port) }
+            }
+            Kind::Byte(register) => register.ptr().read(),
+            Kind::Acknowledged { status, acknowledge } => {
+                let bits = u32::from_le(status.ptr().read());
+                acknowledge.ptr().write(bits.to_le());
+                bits as u8
+            }
+        };
+        IsrBits::from_bits_truncate(bits)
+    }
+}

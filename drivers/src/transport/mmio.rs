@@ -1,0 +1,414 @@
+//! virtio-mmio, versions 1 (legacy) and 2 (virtio 1.2, 4.2).
+
+use core::fmt;
+
+use virtio_spec::DeviceStatus;
+
+use super::{
+    Interface, IsrStatus, Notifier, NotifyPath, QueueSize, RingAddresses, RingLayout, Transport,
+    TransportError,
+};
+use crate::dma::PAGE_SIZE;
+use crate::mmio::{MmioRegion, Registers};
+use crate::virtio::{Features, Wait};
+
+/// Offsets of the registers, all 32 bits wide (4.2.2, 4.2.4).
+mod register {
+    pub(super) const MAGIC_VALUE: u64 = 0x000;
+    pub(super) const VERSION: u64 = 0x004;
+    pub(super) const DEVICE_ID: u64 = 0x008;
+    pub(super) const DEVICE_FEATURES: u64 = 0x010;
+    pub(super) const DEVICE_FEATURES_SEL: u64 = 0x014;
+    pub(super) const DRIVER_FEATURES: u64 = 0x020;
+    pub(super) const DRIVER_FEATURES_SEL: u64 = 0x024;
+    /// Version 1 only: the unit of `QUEUE_PFN`.
+    pub(super) const GUEST_PAGE_SIZE: u64 = 0x028;
+    pub(super) const QUEUE_SEL: u64 = 0x030;
+    pub(super) const QUEUE_SIZE_MAX: u64 = 0x034;
+    pub(super) const QUEUE_SIZE: u64 = 0x038;
+    /// Version 1 only: alignment of the used ring.
+    pub(super) const QUEUE_ALIGN: u64 = 0x03c;
+    /// Version 1 only: page number of the queue.
+    pub(super) const QUEUE_PFN: u64 = 0x040;
+    /// Version 2 only, as are the addresses below.
+    pub(super) const QUEUE_READY: u64 = 0x044;
+    pub(super) const QUEUE_NOTIFY: u64 = 0x050;
+    pub(super) const INTERRUPT_STATUS: u64 = 0x060;
+    pub(super) const INTERRUPT_ACK: u64 = 0x064;
+    pub(super) const STATUS: u64 = 0x070;
+    pub(super) const QUEUE_DESC: u64 = 0x080;
+    pub(super) const QUEUE_DRIVER: u64 = 0x090;
+    pub(super) const QUEUE_DEVICE: u64 = 0x0a0;
+    /// Version 2 only.
+    pub(super) const CONFIG_GENERATION: u64 = 0x0fc;
+    /// The device's configuration.
+    pub(super) const CONFIG: u64 = 0x100;
+}
+
+/// `MagicValue`: "virt".
+const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+
+/// A device behind virtio-mmio.
+#[derive(Debug)]
+pub struct Mmio {
+    region: MmioRegion,
+    version: Version,
+    device_type: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+impl Mmio {
+    /// The device whose registers are `region`; `Ok(None)` where the slot is
+    /// empty (device ID 0, 4.2.2.2).
+    ///
+    /// # Errors
+    ///
+    /// [`ProbeError`] if the region holds no virtio-mmio device of version 1 or 2.
+    pub fn probe(region: MmioRegion) -> Result<Option<Self>, ProbeError> {
+        if region.len() < register::CONFIG as usize || region.registers::<u32>(0).is_none() {
+            return Err(ProbeError::Region { len: region.len() });
+        }
+        let mut mmio = Self { region, version: Version::V2, device_type: 0 };
+        match mmio.read(register::MAGIC_VALUE) {
+            MAGIC => {}
+            magic => return Err(ProbeError::Magic { magic }),
+        }
+        mmio.version = match mmio.read(register::VERSION) {
+            1 => Version::V1,
+            2 => Version::V2,
+            version => return Err(ProbeError::Version { version }),
+        };
+        let id = mmio.read(register::DEVICE_ID);
+        mmio.device_type = u16::try_from(id).map_err(|_| ProbeError::DeviceId { id })?;
+        Ok((id != 0).then_some(mmio))
+    }
+
+    fn register(&self, offset: u64) -> Registers<u32> {
+        self.region
+            .registers(offset)
+            .expect("`probe` checked that the region holds all registers, aligned")
+    }
+
+    fn read(&self, offset: u64) -> u32 {
+        u32::from_le(self.register(offset).ptr().read())
+    }
+
+    fn write(&self, offset: u64, value: u32) {
+        self.register(offset).ptr().write(value.to_le());
+    }
+
+    /// Writes a 64-bit value to a pair of registers, low half first.
+    fn write_pair(&self, offset: u64, value: u64) {
+        self.write(offset, value as u32);
+        self.write(offset + 4, (value >> 32) as u32);
+    }
+
+    fn select(&self, queue: u16) {
+        self.write(register::QUEUE_SEL, queue.into());
+    }
+
+    fn enable_legacy(&self, queue: u16, size: u16, ring: &RingAddresses) -> Result<(), TransportError> {
+        if self.read(register::QUEUE_PFN) != 0 {
+            return Err(TransportError::QueueInUse { queue });
+        }
+        let page = super::page_number(queue, ring)?;
+        self.write(register::GUEST_PAGE_SIZE, PAGE_SIZE as u32);
+        self.write(register::QUEUE_SIZE, size.into());
+        self.write(register::QUEUE_ALIGN, PAGE_SIZE as u32);
+        self.write(register::QUEUE_PFN, page);
+        if self.read(register::QUEUE_PFN) == page {
+            Ok(())
+        } else {
+            Err(TransportError::QueueRefused { queue })
+        }
+    }
+
+    fn enable(&self, queue: u16, size: u16, ring: &RingAddresses) -> Result<(), TransportError> {
+        if self.read(register::QUEUE_READY) != 0 {
+            return Err(TransportError::QueueInUse { queue });
+        }
+        self.write(register::QUEUE_SIZE, size.into());
+        self.write_pair(register::QUEUE_DESC, ring.descriptors);
+        self.write_pair(register::QUEUE_DRIVER, ring.driver);
+        self.write_pair(register::QUEUE_DEVICE, ring.device);
+        self.write(register::QUEUE_READY, 1);
+        if self.read(register::QUEUE_READY) == 1 {
+            Ok(())
+        } else {
+            Err(TransportError::QueueRefused { queue })
+        }
+    }
+}
+
+// SAFETY: the registers are one device's, for as long as the transport lives
+// (`MmioRegion::new`); a device that reports a finished reset accesses nothing (2.4.1);
+// addresses are written last, and then read back.
+unsafe impl Transport for Mmio {
+    fn interface(&self) -> Interface {
+        match self.version {
+            Version::V1 => Interface::MmioV1,
+            Version::V2 => Interface::MmioV2,
+        }
+    }
+
+    fn notify_path(&self) -> NotifyPath {
+        NotifyPath::Mmio
+    }
+
+    fn device_type(&self) -> u16 {
+        self.device_type
+    }
+
+    fn status(&self) -> DeviceStatus {
+        // Status is 8 bits in a 32-bit register.
+        DeviceStatus::from_bits_retain(self.read(register::STATUS) as u8)
+    }
+
+    fn set_status(&mut self, status: DeviceStatus) {
+        self.write(register::STATUS, status.bits().into());
+    }
+
+    fn reset(&mut self, wait: &mut dyn Wait) -> Result<(), TransportError> {
+        self.set_status(DeviceStatus::empty());
+        super::wait_for_reset(self, wait)
+    }
+
+    fn device_features(&mut self) -> Features {
+        let high = match self.version {
+            // A legacy interface negotiates 32 bits, VIRTIO_F_VERSION_1 is not
+            // among them.
+            Version::V1 => 0,
+            Version::V2 => {
+                self.write(register::DEVICE_FEATURES_SEL, 1);
+                self.read(register::DEVICE_FEATURES)
+            }
+        };
+        self.write(register::DEVICE_FEATURES_SEL, 0);
+        let low = self.read(register::DEVICE_FEATURES);
+        Features::from_bits(u64::from(high) << 32 | u64::from(low))
+    }
+
+    fn accept_features(&mut self, features: Features) -> Result<(), TransportError> {
+        self.write(register::DRIVER_FEATURES_SEL, 1);
+        self.write(register::DRIVER_FEATURES, (features.bits() >> 32) as u32);
+        self.write(register::DRIVER_FEATURES_SEL, 0);
+        self.write(register::DRIVER_FEATURES, features.bits() as u32);
+        match self.version {
+            // There is no FEATURES_OK (3.1.2).
+            Version::V1 => Ok(()),
+            Version::V2 => super::confirm_features(self, features),
+        }
+    }
+
+    fn queue_size(&mut self, queue: u16) -> Result<QueueSize, TransportError> {
+        self.select(queue);
+        match self.read(register::QUEUE_SIZE_MAX) {
+            0 => Err(TransportError::NoQueue { queue }),
+            // A queue has at most 32768 descriptors (2.7), whatever is announced.
+            max => Ok(QueueSize::UpTo(max.min(0x8000) as u16)),
+        }
+    }
+
+    fn ring_layout(&self) -> RingLayout {
+        match self.version {
+            Version::V1 => RingLayout::Contiguous { align: PAGE_SIZE as u32 },
+            Version::V2 => RingLayout::Separate,
+        }
+    }
+
+    unsafe fn enable_queue(
+        &mut self,
+        queue: u16,
+        size: u16,
+        ring: &RingAddresses,
+    ) -> Result<Notifier, TransportError> {
+        match self.queue_size(queue)? {
+            QueueSize::UpTo(max) if size <= max => {}
+            _ => return Err(TransportError::QueueSize { queue, size }),
+        }
+        match self.version {
+            Version::V1 => self.enable_legacy(queue, size, ring)?,
+            Version::V2 => self.enable(queue, size, ring)?,
+        }
+        let doorbell = self.register(register::QUEUE_NOTIFY).address();
+        // SAFETY: mapped for as long as the transport's region is, and the
+        // doorbell of this device (4.2.3.3: the queue's index is written).
+        Ok(unsafe { Notifier::store32(doorbell, queue.into()) })
+    }
+
+    fn isr_status(&self) -> IsrStatus {
+        IsrStatus::acknowledged(
+            self.register(register::INTERRUPT_STATUS),
+            self.register(register::INTERRUPT_ACK),
+        )
+    }
+
+    fn config_generation(&self) -> u32 {
+        match self.version {
+            Version::V1 => 0,
+            Version::V2 => self.read(register::CONFIG_GENERATION),
+        }
+    }
+
+    fn read_config(&self, offset: u16, width: u8, into: &mut [u8]) -> Result<(), TransportError> {
+        let config = self
+            .region
+            .part(register::CONFIG, self.region.len() as u64 - register::CONFIG)
+            .expect("`probe` checked the length");
+        super::read_config_memory(&config, offset, width, into)
+    }
+}
+
+/// Why a region is no virtio-mmio device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeError {
+    /// The region is too short for the registers, or not aligned to 4 bytes.
+    Region {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// `MagicValue` is not "virt".
+    Magic {
+        /// What it is.
+        magic: u32,
+    },
+    /// `Version` is neither 1 nor 2.
+    Version {
+        /// What it is.
+        version: u32,
+    },
+    /// `DeviceID` is no device type.
+    DeviceId {
+        /// What it is.
+        id: u32,
+    },
+}
+
+impl fmt::Display for ProbeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Region { len } => {
+                write!(f, "a region of {len} bytes cannot hold the virtio-mmio registers")
+            }
+            Self::Magic { magic } => {
+                write!(f, "no virtio-mmio device: the magic value is {magic:#010x}")
+            }
+            Self::Version { version } => {
+                write!(f, "virtio-mmio version {version} is neither 1 nor 2")
+            }
+            Self::DeviceId { id } => write!(f, "virtio-mmio device ID {id:#x} is no device type"),
+        }
+    }
+}
+
+impl core::error::Error for ProbeError {}
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::NonNull;
+
+    use super::*;
+    use crate::virtio::Polls;
+
+    /// Registers that keep what is written to them.
+    struct Slot(std::boxed::Box<[u32; 0x80]>);
+
+    impl Slot {
+        fn new(version: u32, device: u32) -> Self {
+            let mut slot = Self(std::boxed::Box::new([0; 0x80]));
+            slot.set(register::MAGIC_VALUE, MAGIC);
+            slot.set(register::VERSION, version);
+            slot.set(register::DEVICE_ID, device);
+            slot.set(register::QUEUE_SIZE_MAX, 128);
+            slot
+        }
+
+        fn set(&mut self, offset: u64, value: u32) {
+            self.0[offset as usize / 4] = value;
+        }
+
+        fn get(&self, offset: u64) -> u32 {
+            self.0[offset as usize / 4]
+        }
+
+        fn region(&mut self) -> MmioRegion {
+            // SAFETY: the slot outlives the transport in each test.
+            unsafe { MmioRegion::new(NonNull::from(&mut self.0[..]).cast(), 0x200) }
+        }
+    }
+
+    const RING: RingAddresses =
+        RingAddresses { descriptors: 0x1_0000_3000, driver: 0x1_0000_4000, device: 0x5000 };
+
+    #[test]
+    fn version_2_takes_three_addresses() {
+        let mut slot = Slot::new(2, 4);
+        let mut mmio = Mmio::probe(slot.region()).unwrap().unwrap();
+        assert_eq!((mmio.interface(), mmio.device_type()), (Interface::MmioV2, 4));
+        mmio.reset(&mut Polls(1)).unwrap();
+        assert_eq!(mmio.queue_size(3), Ok(QueueSize::UpTo(128)));
+        // SAFETY: nobody reads the ring.
+        unsafe { mmio.enable_queue(3, 64, &RING) }.unwrap();
+        assert_eq!(slot.get(register::QUEUE_SEL), 3);
+        assert_eq!(slot.get(register::QUEUE_SIZE), 64);
+        assert_eq!(slot.get(register::QUEUE_DESC), 0x3000);
+        assert_eq!(slot.get(register::QUEUE_DESC + 4), 1);
+        assert_eq!(slot.get(register::QUEUE_DRIVER), 0x4000);
+        assert_eq!(slot.get(register::QUEUE_DEVICE), 0x5000);
+        assert_eq!(slot.get(register::QUEUE_READY), 1);
+        // SAFETY: as above.
+        let again = unsafe { mmio.enable_queue(3, 64, &RING) };
+        assert_eq!(again.unwrap_err(), TransportError::QueueInUse { queue: 3 });
+    }
+
+    #[test]
+    fn version_1_takes_a_page_number() {
+        let mut slot = Slot::new(1, 2);
+        let mut mmio = Mmio::probe(slot.region()).unwrap().unwrap();
+        assert_eq!(mmio.ring_layout(), RingLayout::Contiguous { align: 4096 });
+        // SAFETY: nobody reads the ring.
+        unsafe { mmio.enable_queue(0, 128, &RING) }.unwrap();
+        assert_eq!(slot.get(register::QUEUE_PFN), 0x10_0003);
+        assert_eq!(slot.get(register::QUEUE_ALIGN), 4096);
+        assert_eq!(slot.get(register::GUEST_PAGE_SIZE), 4096);
+    }
+
+    #[test]
+    fn what_is_no_device_is_named() {
+        assert!(Mmio::probe(Slot::new(2, 0).region()).unwrap().is_none(), "an empty slot");
+        let error = Mmio::probe(Slot::new(3, 4).region()).unwrap_err();
+        assert_eq!(error, ProbeError::Version { version: 3 });
+        let mut slot = Slot::new(2, 4);
+        slot.set(register::MAGIC_VALUE, 0xffff_ffff);
+        let error = Mmio::probe(slot.region()).unwrap_err();
+        assert_eq!(std::format!("{error}"), "no virtio-mmio device: the magic value is 0xffffffff");
+    }
+
+    #[test]
+    fn a_queue_must_fit_the_device() {
+        let mut slot = Slot::new(2, 4);
+        let mut mmio = Mmio::probe(slot.region()).unwrap().unwrap();
+        // SAFETY: nobody reads the ring.
+        let error = unsafe { mmio.enable_queue(0, 256, &RING) }.unwrap_err();
+        assert_eq!(error, TransportError::QueueSize { queue: 0, size: 256 });
+        slot.set(register::QUEUE_SIZE_MAX, 0);
+        assert_eq!(mmio.queue_size(9), Err(TransportError::NoQueue { queue: 9 }));
+    }
+
+    #[test]
+    fn configuration_is_read_by_its_fields_width_and_inside_its_bounds() {
+        let mut slot = Slot::new(2, 2);
+        slot.set(register::CONFIG, 0x0403_0201);
+        slot.set(register::CONFIG + 4, 0x0807_0605);
+        let mmio = Mmio::probe(slot.region()).unwrap().unwrap();
+        assert_eq!(super::super::read_config_u64(&mmio, 0), Ok(0x0807_0605_0403_0201));
+        assert_eq!(super::super::read_config_u32(&mmio, 6, 2), Ok(0x0807));
+        let error = super::super::read_config_u32(&mmio, 0xfe, 4).unwrap_err();
+        assert_eq!(error, TransportError::ConfigRange { offset: 0xfe, len: 4, available: 0x100 });
+    }
+}

@@ -1,0 +1,210 @@
+//! A virtio device over one interface, rung in one way: what an idle ring's
+//! doorbell costs, a doorbell with a request behind it, and the round trip.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use doorbell::transport::{Notifier, Notify};
+use doorbell::virtio::Wait;
+
+use super::harness::time;
+use super::{Case, Series, Timer};
+use crate::arch::tsc;
+use crate::clock::Clock;
+use crate::drive::{self, Driven, Unit, Way};
+use crate::machine::Machine;
+
+/// A path to a device, and its three series.
+pub struct Path<'m> {
+    machine: &'m Machine,
+    unit: Unit,
+    way: Way,
+    label: String,
+    idle: Series,
+    request: Series,
+    round_trip: Series,
+}
+
+impl<'m> Path<'m> {
+    /// The path, tried once: the device comes up, and answers a request.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not.
+    pub fn new(
+        machine: &'m Machine,
+        unit: Unit,
+        way: Way,
+        timer: &mut Timer,
+    ) -> Result<Self, String> {
+        let mut transport = drive::open(machine, &unit, way)?;
+        let (interface, path) = (transport.interface(), transport.notify_path());
+        let batch = drive::with_device(&machine.clock, &mut *transport, |driven| {
+            let batch = each(driven.queue().notifier(), |notifier| notifier.batch(timer));
+            confirm(driven, &machine.clock)?;
+            Ok(batch)
+        })?;
+        timer.expect(1);
+        let series = |case| {
+            let mut series = Series::new(case, unit.name(), unit.place.clone());
+            series.transport = Some(interface.to_string());
+            series.notify = Some(path.to_string());
+            series
+        };
+        let mut idle = series("doorbell-idle");
+        idle.batch = batch;
+        let (request, round_trip) = (series("doorbell-request"), series("round-trip"));
+        let label = format!("{} at {} over {interface}, {path}", unit.name(), unit.at());
+        Ok(Self { machine, unit, way, label, idle, request, round_trip })
+    }
+}
+
+impl Case for Path<'_> {
+    fn name(&self) -> String {
+        self.label.clone()
+    }
+
+    fn round(&mut self, _: &mut Timer, count: u32) -> Result<(), String> {
+        let clock = self.machine.clock;
+        let mut transport = drive::open(self.machine, &self.unit, self.way)?;
+        let (idle, request, round_trip) =
+            (&mut self.idle, &mut self.request, &mut self.round_trip);
+        drive::with_device(&clock, &mut *transport, |driven| {
+            each(driven.queue().notifier(), |notifier| {
+                notifier.idle(idle, count);
+                // Nothing tells of an idle doorbell. That the device then serves
+                // a request rung in the same way tells that it was listening.
+                confirm(driven, &clock)?;
+                idle.delivered = idle.operations();
+                notifier.requests(driven, request, count, &clock)?;
+                notifier.round_trips(driven, round_trip, count, &clock)
+            })
+        })
+    }
+
+    fn series(&self) -> Vec<&Series> {
+        [&self.idle, &self.request, &self.round_trip].into()
+    }
+}
+
+/// Makes one request, rings, and waits for the answer.
+fn confirm(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
+    driven.submit().map_err(|error| error.to_string())?;
+    driven.queue().notify();
+    wait(driven, clock)
+}
+
+/// Waits until the request in flight comes back.
+fn wait(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
+    /// Looks at the ring between two looks at the clock, which is dear where
+    /// `rdtsc` is emulated, and would be part of what is timed.
+    const LOOKS: u32 = 4096;
+    let mut patience = None;
+    loop {
+        for _ in 0..LOOKS {
+            if driven.reap().map_err(|error| error.to_string())? {
+                return Ok(());
+            }
+            core::hint::spin_loop();
+        }
+        if !patience.get_or_insert_with(|| clock.patience()).again() {
+            return Err("a request that was rung for did not come back".to_string());
+        }
+    }
+}
+
+/// Calls `work` with the notifier's own type, so that the timed code is made
+/// for it and holds no choice.
+fn each<R>(notifier: Notifier, work: impl FnOnce(Box<dyn Timed>) -> R) -> R {
+    match notifier {
+        Notifier::Port(notifier) => work(Box::new(notifier)),
+        Notifier::Store16(notifier) => work(Box::new(notifier)),
+        Notifier::Store32(notifier) => work(Box::new(notifier)),
+        Notifier::Cam(notifier) => work(Box::new(notifier)),
+        other => work(Box::new(other)),
+    }
+}
+
+/// What is timed with a doorbell, compiled for each kind of notifier.
+trait Timed {
+    /// Operations in a batch.
+    fn batch(&self, timer: &mut Timer) -> u32;
+
+    /// Rings an idle ring, `count` times or a few more.
+    fn idle(&self, series: &mut Series, count: u32);
+
+    /// Times the doorbell of `count` requests, one after the other.
+    fn requests(
+        &self,
+        driven: &mut dyn Driven,
+        series: &mut Series,
+        count: u32,
+        clock: &Clock,
+    ) -> Result<(), String>;
+
+    /// Times `count` requests from the doorbell to the answer.
+    fn round_trips(
+        &self,
+        driven: &mut dyn Driven,
+        series: &mut Series,
+        count: u32,
+        clock: &Clock,
+    ) -> Result<(), String>;
+}
+
+impl<N: Notify> Timed for N {
+    fn batch(&self, timer: &mut Timer) -> u32 {
+        timer.batch_for(self)
+    }
+
+    fn idle(&self, series: &mut Series, count: u32) {
+        for _ in 0..count.div_ceil(series.batch) {
+            series.record(time(self, series.batch));
+        }
+    }
+
+    fn requests(
+        &self,
+        driven: &mut dyn Driven,
+        series: &mut Series,
+        count: u32,
+        clock: &Clock,
+    ) -> Result<(), String> {
+        for _ in 0..count {
+            publish(driven)?;
+            series.record(time(self, 1));
+            wait(driven, clock)?;
+            series.delivered += 1;
+        }
+        Ok(())
+    }
+
+    fn round_trips(
+        &self,
+        driven: &mut dyn Driven,
+        series: &mut Series,
+        count: u32,
+        clock: &Clock,
+    ) -> Result<(), String> {
+        for _ in 0..count {
+            publish(driven)?;
+            let start = tsc::start();
+            self.notify();
+            wait(driven, clock)?;
+            series.record(tsc::stop().wrapping_sub(start));
+            series.delivered += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a request available, and orders that before the doorbell.
+fn publish(driven: &mut dyn Driven) -> Result<(), String> {
+    driven.submit().map_err(|error| error.to_string())?;
+    // The answer does not matter here: the doorbell is rung in any case. What
+    // matters is the barrier that it comes with.
+    driven.queue().needs_notification();
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! `doorbell`: what each way to ring costs, as a table.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::{Command, fail, number};
+use crate::bench::baseline::Baseline;
+use crate::bench::path::Path;
+use crate::bench::{Case, Timer, testdev};
+use crate::drive;
+use crate::machine::Machine;
+use crate::println;
+use crate::record::{Place, Record, SummaryRecord};
+use crate::world::World;
+
+/// Rounds in a run, unless asked otherwise.
+const ROUNDS: u32 = 50;
+
+/// Operations of each case in a round, unless asked otherwise.
+const COUNT: u32 = 200;
+
+/// Times all doorbells.
+pub(super) const COMMAND: Command = Command {
+    name: "doorbell",
+    usage: "[rounds=N] [count=N] [device=blk|rng|testdev]",
+    about: "times every way to ring every doorbell",
+    parse: |arguments| {
+        let mut options = Options { rounds: ROUNDS, count: COUNT, device: None };
+        arguments.each(|key, value| {
+            match key {
+                "rounds" => options.rounds = number(value, 1..=1_000_000)?,
+                "count" => options.count = number(value, 1..=1_000_000)?,
+                "device" => {
+                    let known = value.filter(|value| ["blk", "rng", "testdev"].contains(value));
+                    options.device = Some(known.ok_or("it wants blk, rng or testdev")?.to_string());
+                }
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(Box::new(move |machine| run(machine, &options)))
+    },
+};
+
+struct Options {
+    rounds: u32,
+    count: u32,
+    device: Option<String>,
+}
+
+impl Options {
+    fn wants(&self, device: &str) -> bool {
+        self.device.as_deref().is_none_or(|wanted| wanted == device)
+    }
+}
+
+fn run(machine: &Machine, options: &Options) -> u32 {
+    let world = World::look(machine);
+    world.record().emit();
+    let mut timer = Timer::new(world.tsc_step);
+    let mut failures = 0;
+    let mut cases: Vec<Box<dyn Case + '_>> = Vec::new();
+    cases.push(Box::new(Baseline::empty_loop(&mut timer)));
+    cases.push(Box::new(Baseline::port_read(&mut timer)));
+    if options.wants("testdev") {
+        let (subtests, skipped) = testdev::subtests(machine, &mut timer);
+        cases.extend(subtests.into_iter().map(|subtest| Box::new(subtest) as Box<dyn Case>));
+        for (place, reason) in skipped {
+            skip("testdev", "pci-testdev", place, reason);
+        }
+    }
+    failures += paths(machine, options, &mut timer, &mut cases);
+
+    println!(
+        "Timing {} cases in turns: {} rounds of {} operations each.",
+        cases.len(),
+        options.rounds,
+        options.count
+    );
+    for _ in 0..options.rounds {
+        timer.round(options.count);
+        cases.retain_mut(|case| match case.round(&mut timer, options.count) {
+            Ok(()) => true,
+            Err(error) => {
+                fail(&case.name(), error);
+                report(&**case, &timer, &mut Vec::new());
+                failures += 1;
+                false
+            }
+        });
+    }
+    let mut summaries = Vec::new();
+    for case in &cases {
+        failures += report(&**case, &timer, &mut summaries);
+    }
+    table(&world, &summaries);
+    failures
+}
+
+/// Adds the paths to the virtio devices. The result is how many failed.
+fn paths<'m>(
+    machine: &'m Machine,
+    options: &Options,
+    timer: &mut Timer,
+    cases: &mut Vec<Box<dyn Case + 'm>>,
+) -> u32 {
+    let mut failures = 0;
+    let (units, _) = drive::units(machine);
+    for unit in units.into_iter().filter(drive::Unit::has_driver) {
+        if !options.wants(unit.name().trim_start_matches("virtio-")) {
+            continue;
+        }
+        for (way, usable) in drive::ways(machine, &unit) {
+            let name = super::devices::name(way);
+            if let Err(reason) = usable {
+                let reason = format!("{name}: {reason}");
+                skip("doorbell", &unit.name(), unit.place.clone(), reason);
+                continue;
+            }
+            match Path::new(machine, unit.clone(), way, timer) {
+                Ok(path) => cases.push(Box::new(path)),
+                Err(error) => {
+                    fail(&format!("{} at {} over {name}", unit.name(), unit.at()), error);
+                    failures += 1;
+                }
+            }
+        }
+    }
+    failures
+}
+
+fn skip(case: &'static str, device: &str, place: Place, reason: String) {
+    let at = place.bdf.as_deref().or(place.mmio.as_deref()).unwrap_or_default();
+    println!("skipped: {device} at {at}: {reason}");
+    Record::Skip { case, place, reason }.emit();
+}
+
+/// Emits a case's records and collects them. The result is how many doorbells
+/// did not arrive, as 0 or 1 a series.
+fn report(
+    case: &dyn Case,
+    timer: &Timer,
+    into: &mut Vec<SummaryRecord>,
+) -> u32 {
+    let mut failures = 0;
+    for series in case.series() {
+        let summary = series.summary(timer);
+        if summary.n == 0 {
+            continue;
+        }
+        if summary.delivered != summary.n {
+            let lost = format!("only {} of {} arrived", summary.delivered, summary.n);
+            fail(&format!("{}, {}", case.name(), series.case), lost);
+            failures += 1;
+        }
+        Record::Summary(summary.clone()).emit();
+        into.push(summary);
+    }
+    failures
+}
+
+/// Prints the summaries, ordered by what is timed.
+fn table(world: &World, summaries: &[SummaryRecord]) {
+    println!();
+    println!("Cycles an operation, net of the empty loop. {}", world.describe());
+    println!(
+        "{:<17}{:<13}{:<13}{:<11}{:<8}{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+        "case", "device", "at", "transport", "notify", "n", "min", "p50", "p90", "p99", "p99.9", "max", "mean"
+    );
+    for case in ["baseline", "testdev", "doorbell-idle", "doorbell-request", "round-trip"] {
+        for summary in summaries.iter().filter(|summary| summary.case == case) {
+            let place = summary.place.bdf.as_deref().or(summary.place.mmio.as_deref());
+            // A subtest's name takes the two columns that only virtio fills.
+            let (transport, notify) = match (&summary.subtest, &summary.notify) {
+                (Some(subtest), _) => (subtest.as_ref(), ""),
+                (None, notify) => (
+                    summary.transport.as_deref().unwrap_or_default(),
+                    notify.as_deref().unwrap_or_default(),
+                ),
+            };
+            println!(
+                "{:<17}{:<13}{:<13}{:<19}{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+                summary.case,
+                summary.device,
+                place.unwrap_or("-"),
+                format!("{transport:<11}{notify}"),
+                summary.n,
+                cycles(summary.min),
+                cycles(summary.p50),
+                cycles(summary.p90),
+                cycles(summary.p99),
+                cycles(summary.p999),
+                cycles(summary.max),
+                cycles(summary.mean),
+            );
+        }
+    }
+    println!();
+}
+
+/// A figure as people read it: three digits or more say nothing behind the
+/// point.
+fn cycles(value: f64) -> String {
+    if (-100.0..100.0).contains(&value) { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!([0.0, -0.5, 99.96, 100.4, 12345.6].map(cycles), ["0.0", "-0.5", "100.0", "100", "12346"]);
+    }
+}

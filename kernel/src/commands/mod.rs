@@ -1,0 +1,171 @@
+//! What a person can ask the guest to do, from the kernel's command line or the
+//! shell: one file a command.
+
+mod crash;
+mod devices;
+mod doorbell;
+mod hang;
+mod help;
+mod info;
+mod lspci;
+mod shell;
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::machine::Machine;
+use crate::platform::virtio_mmio;
+use crate::println;
+use crate::record::Record;
+
+/// A command.
+pub struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// Its arguments, as help shows them.
+    pub usage: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// Reads the arguments: what to run, or what is wrong with them.
+    parse: fn(&Arguments<'_>) -> Result<Job, String>,
+}
+
+/// A command with its arguments read; the result is how many things failed.
+type Job = alloc::boxed::Box<dyn Fn(&Machine) -> u32>;
+
+/// All commands, in the order in which help lists them.
+pub(super) const COMMANDS: &[Command] = &[
+    lspci::COMMAND,
+    devices::COMMAND,
+    doorbell::COMMAND,
+    info::COMMAND,
+    shell::COMMAND,
+    help::COMMAND,
+    crash::COMMAND,
+    hang::COMMAND,
+];
+
+/// What is done when nothing is asked for.
+const MAIN_JOB: &str = "lspci; devices; doorbell";
+
+/// The words after a command's name.
+pub struct Arguments<'a>(Vec<&'a str>);
+
+impl<'a> Arguments<'a> {
+    /// Refuses any argument.
+    fn none(&self) -> Result<(), String> {
+        match self.0.first() {
+            None => Ok(()),
+            Some(word) => Err(format!("\"{word}\": it takes no arguments")),
+        }
+    }
+
+    /// Hands each argument, as a key and what is behind its `=`, to `take`, which
+    /// says whether it is one.
+    fn each(&self, mut take: impl FnMut(&str, Option<&'a str>) -> Result<bool, String>) -> Result<(), String> {
+        for word in &self.0 {
+            let (key, value) = match word.split_once('=') {
+                Some((key, value)) => (key, Some(value)),
+                None => (*word, None),
+            };
+            let known = take(key, value).map_err(|error| format!("\"{word}\": {error}"))?;
+            if !known {
+                return Err(format!("\"{word}\" is not an argument that it has"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number behind a key, within a range.
+fn number(value: Option<&str>, range: core::ops::RangeInclusive<u32>) -> Result<u32, String> {
+    let number = value.and_then(|value| value.parse().ok()).filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("it wants a number from {} to {}", range.start(), range.end()))
+}
+
+/// Runs the commands on the kernel's command line, or the main job. The result
+/// is how many things failed.
+pub fn run_command_line(machine: &Machine) -> u32 {
+    // Words for virtio-mmio may be anywhere: QEMU appends them.
+    let words = machine.boot.command_line().split(' ');
+    let line: Vec<_> = words.filter(|word| !virtio_mmio::is_parameter(word)).collect();
+    let line = line.join(" ");
+    let line = if line.trim().is_empty() { MAIN_JOB } else { &line };
+    run(machine, line)
+}
+
+/// Runs the commands in a line, separated by `;`. All are read before the first
+/// one runs: a line with a mistake in it does nothing else.
+pub fn run(machine: &Machine, line: &str) -> u32 {
+    let jobs: Result<Vec<_>, String> = split(line).map(|text| Ok((text, parse(text)?))).collect();
+    match jobs {
+        Ok(jobs) => jobs
+            .into_iter()
+            .map(|(text, job)| {
+                Record::Command { command: text }.emit();
+                job(machine)
+            })
+            .sum(),
+        Err(message) => {
+            fail("command", message);
+            println!("Nothing was run. \"help\" lists the commands.");
+            1
+        }
+    }
+}
+
+fn split(line: &str) -> impl Iterator<Item = &str> {
+    line.split(';').map(str::trim).filter(|text| !text.is_empty())
+}
+
+fn parse(text: &str) -> Result<Job, String> {
+    let mut words = text.split_whitespace();
+    let name = words.next().unwrap_or_default();
+    let command = COMMANDS.iter().find(|command| command.name == name);
+    let command = command.ok_or_else(|| format!("there is no command \"{name}\""))?;
+    (command.parse)(&Arguments(words.collect())).map_err(|error| {
+        format!("{name}: {error}; usage: {}", [name, command.usage].join(" ").trim_end())
+    })
+}
+
+/// Reports a failure, in words and as a record.
+pub fn fail(what: &str, message: String) {
+    println!("error: {what}: {message}");
+    Record::Error { what: what.to_string(), message }.emit();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse(text).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn every_command_is_found_and_the_main_job_is_one() {
+        for command in COMMANDS {
+            let text = if command.name == "crash" { "crash panic" } else { command.name };
+            assert_eq!(error(text), "");
+        }
+        assert!(split(MAIN_JOB).all(|text| parse(text).is_ok()));
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        assert_eq!(error("lspic"), "there is no command \"lspic\"");
+        assert!(error("doorbell round=5").contains("\"round=5\" is not an argument"));
+        assert!(error("doorbell rounds=x").contains("\"rounds=x\": it wants a number from 1 to"));
+        assert!(error("doorbell rounds").contains("it wants a number"));
+        assert!(error("doorbell rounds=0").contains("it wants a number"));
+        assert!(error("help me").contains("it takes no arguments"));
+        assert!(error("crash").contains("usage: crash"));
+    }
+
+    #[test]
+    fn commands_are_separated_by_semicolons() {
+        let texts: Vec<_> = split(" lspci -v ;; doorbell rounds=50; ").collect();
+        assert_eq!(texts, ["lspci -v", "doorbell rounds=50"]);
+    }
+}

@@ -1,0 +1,72 @@
+//! `shell`: commands from the serial line.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+
+use super::Command;
+use crate::machine::Machine;
+use crate::platform::serial;
+use crate::{print, println};
+
+/// The longest line that is taken.
+const MAX_LINE: usize = 256;
+
+/// Reads commands until `exit`.
+pub(super) const COMMAND: Command = Command {
+    name: "shell",
+    usage: "",
+    about: "reads commands from the serial line until \"exit\"",
+    parse: |arguments| {
+        arguments.none()?;
+        Ok(Box::new(shell))
+    },
+};
+
+fn shell(machine: &Machine) -> u32 {
+    println!("doorbell's shell: \"help\" lists the commands, \"exit\" leaves.");
+    let mut failures = 0;
+    loop {
+        print!("doorbell> ");
+        let line = read_line();
+        match line.trim() {
+            "exit" | "quit" => return failures,
+            // A shell in a shell would only need two exits.
+            "shell" => println!("This is the shell."),
+            line => failures += super::run(machine, line),
+        }
+    }
+}
+
+/// Reads a line, with echo; backspace takes a character back, and Ctrl-D on an
+/// empty line leaves.
+fn read_line() -> String {
+    let mut line = String::new();
+    loop {
+        let Some(byte) = serial::read_byte() else {
+            core::hint::spin_loop();
+            continue;
+        };
+        match byte {
+            b'\r' | b'\n' => {
+                println!();
+                return line;
+            }
+            // End of transmission.
+            0x04 if line.is_empty() => {
+                println!();
+                return "exit".into();
+            }
+            // Backspace and delete.
+            0x08 | 0x7f => {
+                if line.pop().is_some() {
+                    print!("\x08 \x08");
+                }
+            }
+            b' '..=b'~' if line.len() < MAX_LINE => {
+                line.push(byte.into());
+                print!("{}", char::from(byte));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! The virtio devices of the machine, and the ways to drive each of them.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use doorbell::device::blk::{self, Blk, Request};
+use doorbell::device::rng::{self, Rng};
+use doorbell::device::DeviceError;
+use doorbell::dma::DmaRegion;
+use doorbell::mmio::MmioRegion;
+use doorbell::pci::capabilities::{self, MSI_X};
+use doorbell::pci::{BarKind, ConfigSpace, Function};
+use doorbell::port::{IoRegion, X86Ports};
+use doorbell::queue::{QueueMut, SplitRing};
+use doorbell::transport::mmio::Mmio;
+use doorbell::transport::pci::{self as virtio_pci, Structures};
+use doorbell::transport::pci_legacy::PciLegacy;
+use doorbell::transport::pci_modern::{NotifyChoice, PciModern};
+use doorbell::transport::{Interface, NotifyPath, Transport};
+use doorbell::virtio::Features;
+
+use crate::clock::Clock;
+use crate::machine::Machine;
+use crate::platform::dma::{KernelDma, KernelMmio};
+use crate::platform::virtio_mmio::Slot;
+use crate::record::{DeviceRecord, Place, QueueRecord};
+
+/// The generic features that this kernel's drivers use.
+pub const FEATURES: Features = Features::INDIRECT_DESC.union(Features::EVENT_IDX);
+
+/// The queue size that is asked for where the interface leaves a choice.
+const QUEUE_SIZE: u16 = 256;
+
+/// Bytes that one request for entropy asks for.
+const ENTROPY: usize = 16;
+
+/// A virtio device.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    /// Where it is.
+    pub place: Place,
+    /// Its type (virtio 1.2, section 5).
+    pub device_type: u16,
+    location: Location,
+}
+
+#[derive(Clone, Debug)]
+enum Location {
+    /// The function's index.
+    Pci(usize),
+    Mmio(Slot),
+}
+
+/// An interface and a way to ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Legacy registers and doorbell in an IO BAR.
+    Legacy,
+    /// Structures in memory BARs, and this doorbell.
+    Modern(NotifyChoice),
+    /// virtio-mmio, of the device's version.
+    Mmio,
+}
+
+impl Unit {
+    /// The device type's name, as QEMU has it.
+    pub fn name(&self) -> String {
+        match self.device_type {
+            1 => "virtio-net".into(),
+            blk::DEVICE_TYPE => "virtio-blk".into(),
+            3 => "virtio-console".into(),
+            rng::DEVICE_TYPE => "virtio-rng".into(),
+            5 => "virtio-balloon".into(),
+            8 => "virtio-scsi".into(),
+            9 => "virtio-9p".into(),
+            16 => "virtio-gpu".into(),
+            18 => "virtio-input".into(),
+            19 => "virtio-vsock".into(),
+            other => format!("virtio type {other}"),
+        }
+    }
+
+    /// Whether this kernel has a driver for it.
+    pub fn has_driver(&self) -> bool {
+        matches!(self.device_type, blk::DEVICE_TYPE | rng::DEVICE_TYPE)
+    }
+
+    /// Where it is, for people.
+    pub fn at(&self) -> &str {
+        let place = self.place.bdf.as_deref().or(self.place.mmio.as_deref());
+        place.unwrap_or_default()
+    }
+}
+
+/// All virtio devices, and for each place that should have one and has not, why.
+pub fn units(machine: &Machine) -> (Vec<Unit>, Vec<(Place, String)>) {
+    let mut units = Vec::new();
+    let mut problems = Vec::new();
+    let functions = machine.pci.iter().flat_map(|pci| &pci.functions).enumerate();
+    for (index, function) in functions {
+        if let Some(device_type) = virtio_pci::device_type(function) {
+            let place = Place { bdf: Some(function.address.to_string()), mmio: None };
+            units.push(Unit { place, device_type, location: Location::Pci(index) });
+        }
+    }
+    for slot in &machine.mmio {
+        let place = Place { bdf: None, mmio: Some(format!("{:#x}", slot.base)) };
+        match probe(slot) {
+            Ok(Some(mmio)) => units.push(Unit {
+                place,
+                device_type: mmio.device_type(),
+                location: Location::Mmio(*slot),
+            }),
+            Ok(None) => {}
+            Err(error) => problems.push((place, error)),
+        }
+    }
+    (units, problems)
+}
+
+/// The virtio-mmio device in a slot.
+fn probe(slot: &Slot) -> Result<Option<Mmio>, String> {
+    // SAFETY: the slot is announced as a virtio device's registers, which this
+    // kernel owns.
+    let region = unsafe { MmioRegion::map(&KernelMmio, slot.base, slot.len) };
+    Mmio::probe(region.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+}
+
+/// The ways to drive a device: those that work, and those that its kind of
+/// device should have, with the reason why it has not.
+pub fn ways(machine: &Machine, unit: &Unit) -> Vec<(Way, Result<(), String>)> {
+    let (Location::Pci(index), Some(pci)) = (&unit.location, &machine.pci) else {
+        return [(Way::Mmio, Ok(()))].into();
+    };
+    let function = &pci.functions[*index];
+    let mut ways = Vec::new();
+    if virtio_pci::is_transitional(function) {
+        ways.push((Way::Legacy, legacy_bar(function).map(drop)));
+    }
+    let structures = match Structures::read(pci.config, function) {
+        Ok(structures) => structures,
+        Err(error) => {
+            ways.push((Way::Modern(NotifyChoice::Preferred), Err(error.to_string())));
+            return ways;
+        }
+    };
+    if structures.common.is_none() {
+        return ways;
+    }
+    if structures.notify().any(|notify| !notify.io) {
+        ways.push((Way::Modern(NotifyChoice::Memory), Ok(())));
+    }
+    if let Some(notify) = structures.notify().find(|notify| notify.io) {
+        let assigned = assigned(function, notify.at.bar).map(drop);
+        ways.push((Way::Modern(NotifyChoice::Io), assigned));
+    }
+    if structures.window.is_some() {
+        ways.push((Way::Modern(NotifyChoice::ConfigWindow), Ok(())));
+    }
+    ways
+}
+
+/// The address of a BAR, or why it has none.
+fn assigned(function: &Function, bar: u8) -> Result<u64, String> {
+    let Some(bar) = function.bars.get(usize::from(bar)).and_then(Option::as_ref) else {
+        return Err(format!("there is no BAR{bar}"));
+    };
+    bar.address.ok_or_else(|| match bar.reason {
+        Some(reason) => format!("BAR{} has no address: {reason}", bar.index),
+        None => format!("BAR{} has no address", bar.index),
+    })
+}
+
+/// Base and length of the IO BAR that holds the legacy registers.
+fn legacy_bar(function: &Function) -> Result<(u16, u16), String> {
+    let bar = function.bars[0].as_ref().filter(|bar| bar.kind == BarKind::Io);
+    let bar = bar.ok_or("BAR0 is no IO BAR")?;
+    let base = assigned(function, 0)?;
+    let base = u16::try_from(base).map_err(|_| format!("BAR0 at {base:#x} is not a port"))?;
+    Ok((base, bar.size.min(u64::from(u16::MAX)) as u16))
+}
+
+/// Opens a device's registers by one of its ways.
+///
+/// # Errors
+///
+/// What is missing or malformed, in words.
+pub fn open(machine: &Machine, unit: &Unit, way: Way) -> Result<Box<dyn Transport>, String> {
+    let (index, pci) = match (&unit.location, &machine.pci) {
+        (Location::Mmio(slot), _) => {
+            let mmio = probe(slot)?.ok_or("the slot is empty")?;
+            return Ok(Box::new(mmio));
+        }
+        (Location::Pci(index), Some(pci)) => (*index, pci),
+        (Location::Pci(_), None) => return Err("there is no PCI".into()),
+    };
+    let function = &pci.functions[index];
+    match way {
+        Way::Legacy => {
+            let (base, len) = legacy_bar(function)?;
+            // SAFETY: the function's own IO BAR, and this kernel owns it.
+            let io = unsafe { IoRegion::new(X86Ports, base, len) };
+            let io = io.ok_or("BAR0 passes the end of IO space")?;
+            let legacy = PciLegacy::new(io, unit.device_type, msix_enabled(pci.config, function));
+            Ok(Box::new(legacy.map_err(|error| error.to_string())?))
+        }
+        Way::Modern(choice) => {
+            let structures = Structures::read(pci.config, function);
+            let structures = structures.map_err(|error| error.to_string())?;
+            // SAFETY: this kernel owns the function, whose resources `assign`
+            // worked out and whose decoding it switched on.
+            let modern = unsafe {
+                PciModern::new(function, &structures, pci.config, X86Ports, &KernelMmio, choice)
+            };
+            Ok(Box::new(modern.map_err(|error| error.to_string())?))
+        }
+        Way::Mmio => Err("it is on PCI, not behind virtio-mmio".into()),
+    }
+}
+
+/// Whether the function's MSI-X is enabled, by the message control's bit 15
+/// (PCI 3.0, 6.8.2.3).
+fn msix_enabled(config: &dyn ConfigSpace, function: &Function) -> bool {
+    capabilities::standard(config, function.address)
+        .map_while(Result::ok)
+        .find(|capability| capability.id == MSI_X)
+        .and_then(|capability| capability.read16(config, function.address, 2))
+        .is_some_and(|control| control & 1 << 15 != 0)
+}
+
+/// A device that is up, seen as something to time: one request at a time.
+pub trait Driven {
+    /// Makes a request available, without ringing.
+    ///
+    /// # Errors
+    ///
+    /// As the driver's.
+    fn submit(&mut self) -> Result<(), DeviceError>;
+
+    /// Whether the request came back.
+    ///
+    /// # Errors
+    ///
+    /// As the driver's, and the request's own.
+    fn reap(&mut self) -> Result<bool, DeviceError>;
+
+    /// The queue.
+    fn queue(&mut self) -> QueueMut<'_, SplitRing<KernelDma>>;
+
+    /// The negotiated features.
+    fn features(&self) -> Features;
+
+    /// Uses the device for what it is for, without changing what it holds, and
+    /// says what it is.
+    ///
+    /// # Errors
+    ///
+    /// As the driver's.
+    fn exercise(&mut self, clock: &Clock) -> Result<String, DeviceError>;
+}
+
+/// Makes room for a request's buffer once, and keeps it while none is in flight.
+type Spare = Option<DmaRegion<KernelDma>>;
+
+fn spare(spare: &mut Spare, size: usize) -> Result<DmaRegion<KernelDma>, DeviceError> {
+    match spare.take() {
+        Some(buffer) => Ok(buffer),
+        None => Ok(DmaRegion::new(KernelDma, size, size.next_power_of_two().min(4096))?),
+    }
+}
+
+struct DrivenBlk<'t> {
+    blk: Blk<&'t mut dyn Transport, KernelDma>,
+    spare: Spare,
+}
+
+impl Driven for DrivenBlk<'_> {
+    fn submit(&mut self) -> Result<(), DeviceError> {
+        let buffer = spare(&mut self.spare, blk::SECTOR)?;
+        let submitted = self.blk.submit(Request::Read { sector: 0, buffer });
+        submitted.map(drop).map_err(|(error, _)| error)
+    }
+
+    fn reap(&mut self) -> Result<bool, DeviceError> {
+        let Some(done) = self.blk.poll()? else { return Ok(false) };
+        self.spare = done.request.into_buffer();
+        done.result.map(|()| true)
+    }
+
+    fn queue(&mut self) -> QueueMut<'_, SplitRing<KernelDma>> {
+        self.blk.queue()
+    }
+
+    fn features(&self) -> Features {
+        self.blk.features()
+    }
+
+    fn exercise(&mut self, clock: &Clock) -> Result<String, DeviceError> {
+        let info = self.blk.info();
+        let mut data = [0; 8 * blk::SECTOR];
+        let len = data.len().min((info.capacity as usize).saturating_mul(blk::SECTOR));
+        if len > 0 {
+            self.blk.read(0, &mut data[..len], &mut clock.patience())?;
+        }
+        let id = match self.blk.device_id(&mut clock.patience()) {
+            Ok(id) => text(&id),
+            Err(DeviceError::Unsupported) => String::new(),
+            Err(error) => return Err(error),
+        };
+        match self.blk.flush(&mut clock.patience()) {
+            Ok(()) | Err(DeviceError::Unsupported) => {}
+            Err(error) => return Err(error),
+        }
+        let access = if info.read_only { ", read-only" } else { "" };
+        let id = if id.is_empty() { "no ID".into() } else { format!("ID \"{id}\"") };
+        Ok(format!(
+            "{} sectors of 512 bytes ({} KiB), blocks of {} bytes{access}, {id}; read {len} bytes",
+            info.capacity,
+            info.capacity / 2,
+            info.block_size,
+        ))
+    }
+}
+
+/// The text in a padded field, its control characters shown as `?`.
+fn text(field: &[u8]) -> String {
+    let text = field.split(|&byte| byte == 0).next().unwrap_or_default();
+    text.iter().map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { byte as char } else { '?' }).collect()
+}
+
+struct DrivenRng<'t> {
+    rng: Rng<&'t mut dyn Transport, KernelDma>,
+    spare: Spare,
+}
+
+impl Driven for DrivenRng<'_> {
+    fn submit(&mut self) -> Result<(), DeviceError> {
+        let buffer = spare(&mut self.spare, ENTROPY)?;
+        self.rng.submit(buffer).map(drop).map_err(|(error, _)| error)
+    }
+
+    fn reap(&mut self) -> Result<bool, DeviceError> {
+        let Some(filled) = self.rng.poll()? else { return Ok(false) };
+        self.spare = Some(filled.buffer);
+        Ok(true)
+    }
+
+    fn queue(&mut self) -> QueueMut<'_, SplitRing<KernelDma>> {
+        self.rng.queue()
+    }
+
+    fn features(&self) -> Features {
+        self.rng.features()
+    }
+
+    fn exercise(&mut self, clock: &Clock) -> Result<String, DeviceError> {
+        let mut bytes = [0; ENTROPY];
+        self.rng.read(&mut bytes, &mut clock.patience())?;
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!("{ENTROPY} random bytes: {hex}"))
+    }
+}
+
+/// Brings a device up over `transport`, lets `work` use it, and resets it.
+///
+/// # Errors
+///
+/// Why it did not come up, or what `work` says.
+pub fn with_device<R>(
+    clock: &Clock,
+    transport: &mut dyn Transport,
+    work: impl FnOnce(&mut dyn Driven) -> Result<R, String>,
+) -> Result<R, String> {
+    let wait = &mut clock.patience();
+    match transport.device_type() {
+        blk::DEVICE_TYPE => {
+            let blk = Blk::new(transport, QUEUE_SIZE, FEATURES, KernelDma, wait);
+            let blk = blk.map_err(|error| error.to_string())?;
+            work(&mut DrivenBlk { blk, spare: None })
+        }
+        rng::DEVICE_TYPE => {
+            let rng = Rng::new(transport, QUEUE_SIZE, FEATURES, KernelDma, wait);
+            let rng = rng.map_err(|error| error.to_string())?;
+            work(&mut DrivenRng { rng, spare: None })
+        }
+        other => Err(format!("there is no driver for device type {other}")),
+    }
+}
+
+/// The record of a device that is up.
+pub fn device_record(
+    unit: &Unit,
+    path: (Interface, NotifyPath),
+    driven: &mut dyn Driven,
+    about: String,
+) -> DeviceRecord {
+    let features = driven.features();
+    let names = features.iter().map(|bit| match Features::name(bit, unit.device_type) {
+        Some((prefix, name)) => format!("{prefix}{name}"),
+        None => format!("bit {bit}"),
+    });
+    let queue = driven.queue();
+    let addresses = queue.addresses();
+    let queues = [QueueRecord {
+        index: queue.index(),
+        size: queue.size(),
+        descriptors: addresses.descriptors,
+        driver: addresses.driver,
+        device: addresses.device,
+    }];
+    DeviceRecord {
+        device: unit.name(),
+        place: unit.place.clone(),
+        transport: path.0.to_string(),
+        notify: path.1.to_string(),
+        features: names.collect(),
+        queues: queues.into(),
+        about,
+    }
+}

@@ -1,0 +1,153 @@
+//! The machine that the kernel finds itself in: what firmware announces, what is
+//! on PCI, and where virtio-mmio devices are.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use doorbell::pci::{
+    self, Assignment, BusRange, Cam, ConfigSpace, Ecam, EcamWindow, Function, Topology,
+};
+use doorbell_boot::BootInfo;
+
+use crate::arch::tsc;
+use crate::clock::Clock;
+use crate::platform::acpi::{self, Acpi};
+use crate::platform::apertures;
+use crate::platform::dma::KernelMmio;
+use crate::platform::virtio_mmio::{self, Slot};
+use crate::record::Record;
+
+/// What there is.
+pub struct Machine {
+    /// What the boot protocol said.
+    pub boot: &'static BootInfo,
+    /// What the ACPI tables say; empty where there are none.
+    pub acpi: Acpi<'static>,
+    /// PCI, where the machine has it.
+    pub pci: Option<Pci>,
+    /// Where virtio-mmio devices may be.
+    pub mmio: Vec<Slot>,
+    /// What was wrong, and did not stop the rest.
+    pub problems: Vec<(String, String)>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// PCI: a way to configuration space, and the functions found there.
+pub struct Pci {
+    /// Configuration space.
+    pub config: &'static dyn ConfigSpace,
+    /// The functions, each after the bridge that leads to it, with BARs and
+    /// windows assigned.
+    pub functions: Vec<Function>,
+    /// What was assigned.
+    pub assignment: Assignment,
+}
+
+impl Machine {
+    /// Finds out. What cannot be found out is in [`Machine::problems`].
+    ///
+    /// # Safety
+    ///
+    /// Called once, before anything else uses PCI configuration space.
+    pub unsafe fn discover(boot: &'static BootInfo) -> Self {
+        let mut problems = Vec::new();
+        let mut problem = |what: &str, message: String| problems.push((what.to_string(), message));
+        let acpi = acpi::discover(&acpi::MappedMemory, boot.rsdp()).unwrap_or_else(|error| {
+            problem("acpi", error.to_string());
+            Acpi::default()
+        });
+        for error in &acpi.problems {
+            problem("acpi", error.to_string());
+        }
+        let clock = Clock::new(tsc::frequency(acpi.pm_timer));
+        // SAFETY: the caller's promise.
+        let pci = unsafe { Pci::discover(boot, &acpi, &mut problem) };
+        let mmio = virtio_mmio::slots(boot.command_line(), &acpi.aml);
+        for error in mmio.iter().filter_map(|slot| slot.as_ref().err()) {
+            problem("virtio-mmio", error.to_string());
+        }
+        let mmio = mmio.into_iter().flatten().collect();
+        Self { boot, acpi, pci, mmio, problems, clock }
+    }
+
+    /// Reports what was wrong, in words and in records.
+    pub fn report_problems(&self) {
+        for (what, message) in &self.problems {
+            crate::println!("{what}: {message}");
+            let (what, message) = (what.clone(), message.clone());
+            Record::Error { what, message }.emit();
+        }
+    }
+}
+
+impl Pci {
+    /// # Safety
+    ///
+    /// As for [`Machine::discover`].
+    unsafe fn discover(
+        boot: &BootInfo,
+        acpi: &Acpi<'_>,
+        problem: &mut impl FnMut(&str, String),
+    ) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let (config, roots) = unsafe { config_space(acpi, problem) }?;
+        // SAFETY: the caller's promise, and so below.
+        unsafe { pci::number_buses(config, &roots) };
+        let mut functions = vec![Function::default(); pci::count(config, &roots)];
+        let found = apertures::apertures(boot, acpi);
+        // SAFETY: nothing uses a function yet.
+        let topology = unsafe { Topology::enumerate(config, &roots, &mut functions) };
+        let assignment = match topology {
+            Ok(mut topology) => {
+                // SAFETY: as above.
+                unsafe { pci::assign(config, &mut topology, &found.as_apertures()) }
+            }
+            Err(error) => {
+                problem("pci", error.to_string());
+                return None;
+            }
+        };
+        Some(Self { config, functions, assignment })
+    }
+}
+
+/// ECAM where the MCFG announces it, else ports 0xCF8 and 0xCFC where they
+/// answer.
+///
+/// # Safety
+///
+/// As for [`Machine::discover`].
+unsafe fn config_space(
+    acpi: &Acpi<'_>,
+    problem: &mut impl FnMut(&str, String),
+) -> Option<(&'static dyn ConfigSpace, Vec<BusRange>)> {
+    let mut windows = Vec::new();
+    let mut roots = Vec::new();
+    for region in &acpi.ecam {
+        let (segment, first, last) = (region.segment, region.bus_start, region.bus_end);
+        // SAFETY: the MCFG says that this is an ECAM; its configuration space is
+        // this kernel's.
+        match unsafe { EcamWindow::map(&KernelMmio, region.base, segment, first, last) } {
+            Ok(window) => {
+                windows.push(window);
+                roots.push(BusRange { segment, first, last });
+            }
+            Err(error) => {
+                let what = format!("ECAM at {:#x}: {error}", region.base);
+                problem("pci", what);
+            }
+        }
+    }
+    if !windows.is_empty() {
+        let config: &'static dyn ConfigSpace = Box::leak(Box::new(Ecam::new(windows.leak())));
+        return Some((config, roots));
+    }
+    // SAFETY: on this platform the ports belong to the mechanism, or to nothing.
+    let cam = unsafe { Cam::probe() }?;
+    let config: &'static dyn ConfigSpace = Box::leak(Box::new(cam));
+    Some((config, vec![BusRange::ALL]))
+}

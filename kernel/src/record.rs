@@ -1,0 +1,296 @@
+//! Records: what a run found and measured, one JSON object a line after `@`, for
+//! programs to read. What is for people is printed beside them.
+//!
+//! A record has `"v":1` and a `"kind"`. Fields are added without a new version;
+//! one that changes its meaning or goes makes version 2.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::Serialize;
+
+use crate::println;
+
+/// The version of all records.
+const VERSION: u8 = 1;
+
+/// One record, by kind.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub enum Record<'a> {
+    /// The first: what boots.
+    Boot {
+        name: &'a str,
+        version: &'a str,
+        build: &'a str,
+        entry: &'a str,
+        cmdline: &'a str,
+        memory_kib: u64,
+    },
+    /// The machine's clock and CPU. It takes a moment to find out, so it is not
+    /// part of the first record.
+    World {
+        cpu: Option<&'a str>,
+        /// CPUID's hypervisor signature, `TCGTCGTCGTCG` or `KVMKVMKVM`.
+        hypervisor: Option<&'a str>,
+        tsc_hz: Option<u64>,
+        tsc_source: Option<String>,
+        /// The step in which the TSC moves, in cycles.
+        tsc_step: u64,
+        /// What reading the TSC twice costs, in cycles.
+        tsc_read: u64,
+        /// What is to be said about figures from here, if they are not
+        /// hardware's.
+        caveat: Option<&'a str>,
+    },
+    /// A guest command begins.
+    Command { command: &'a str },
+    /// A PCI function.
+    Pci(PciRecord),
+    /// A device that came up.
+    Device(DeviceRecord),
+    /// What one test found.
+    Test {
+        name: &'a str,
+        result: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+    },
+    /// A distribution of costs.
+    Summary(SummaryRecord),
+    /// What was not done, and why.
+    Skip {
+        case: &'a str,
+        #[serde(flatten)]
+        place: Place,
+        reason: String,
+    },
+    /// What went wrong.
+    Error { what: String, message: String },
+    /// The guest waits for the host to look at it, and goes on at a byte from
+    /// the serial line.
+    Checkpoint { name: &'a str },
+    /// How often the guest rang a device's doorbells since it was reset.
+    Rang {
+        #[serde(flatten)]
+        place: Place,
+        device: String,
+        doorbells: u64,
+    },
+    /// What the guest wrote to a disk: word i of sector n is
+    /// (n * 64 + i) * 0x9E3779B97F4A7C15 + seed.
+    Wrote {
+        #[serde(flatten)]
+        place: Place,
+        device: String,
+        sector: u64,
+        count: u64,
+        seed: u64,
+    },
+    /// The last: the verdict.
+    End { verdict: &'a str, errors: u32 },
+}
+
+/// Where a device is: on PCI, or at a virtio-mmio address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// Segment, bus, device and function: `0000:00:01.0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bdf: Option<String>,
+    /// The address of its registers: `0xfeb00e00`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mmio: Option<String>,
+}
+
+/// A PCI function.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct PciRecord {
+    pub bdf: String,
+    pub vendor: String,
+    pub device: String,
+    pub subsystem_vendor: String,
+    pub subsystem: String,
+    pub class: String,
+    pub revision: u8,
+    pub header: String,
+    /// What PCI Express calls the function, if it is one of its.
+    pub port: Option<String>,
+    /// `ecam` or `cam`.
+    pub access: &'static str,
+    pub bars: Vec<BarRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bus: Option<BusRecord>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<WindowRecord>,
+    /// IDs of the capabilities: `09`, and in the extended space `0x0010`.
+    pub capabilities: Vec<String>,
+}
+
+/// A BAR, with its address or the reason why it has none.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct BarRecord {
+    pub bar: u8,
+    /// `io`, `mem32`, `mem64` or `reserved`.
+    pub kind: String,
+    pub prefetchable: bool,
+    pub size: u64,
+    pub address: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// A bridge's bus numbers.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct BusRecord {
+    pub primary: u8,
+    pub secondary: u8,
+    pub subordinate: u8,
+    /// Why the bridge leads to no bus, if it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A bridge's window, both ends inclusive.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct WindowRecord {
+    /// `io`, `mem` or `pref`.
+    pub kind: String,
+    pub base: String,
+    pub limit: String,
+}
+
+/// A device that came up, over one interface and with one way to ring.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct DeviceRecord {
+    pub device: String,
+    #[serde(flatten)]
+    pub place: Place,
+    pub transport: String,
+    pub notify: String,
+    pub features: Vec<String>,
+    pub queues: Vec<QueueRecord>,
+    /// What the device says of itself, in words.
+    pub about: String,
+}
+
+/// A queue, with the device addresses of its parts.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct QueueRecord {
+    pub index: u16,
+    pub size: u16,
+    pub descriptors: u64,
+    pub driver: u64,
+    pub device: u64,
+}
+
+/// A distribution of costs, net of `overhead`, each in `unit`. Raw figures are
+/// these plus `overhead`.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct SummaryRecord {
+    pub case: &'static str,
+    pub device: String,
+    #[serde(flatten)]
+    pub place: Place,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notify: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subtest: Option<Cow<'static, str>>,
+    /// How many operations were timed.
+    pub n: u64,
+    /// How many of them are known to have reached the device.
+    pub delivered: u64,
+    /// How many operations one sample times; percentiles are over samples.
+    pub batch: u32,
+    pub samples: u64,
+    /// What was subtracted from each: the cost of timing nothing.
+    pub overhead: f64,
+    pub min: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+    pub mean: f64,
+    pub unit: &'static str,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    v: u8,
+    #[serde(flatten)]
+    record: &'a Record<'a>,
+}
+
+impl Record<'_> {
+    /// The record as one line of JSON, without the `@`.
+    pub fn to_json(&self) -> String {
+        let line = Line { v: VERSION, record: self };
+        // Strings, numbers and lists only: nothing in a record fails to
+        // serialise.
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+
+    /// Prints the record.
+    pub fn emit(&self) {
+        println!("@{}", self.to_json());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_a_version_a_kind_and_flat_fields() {
+        let record = Record::Skip {
+            case: "doorbell-idle",
+            place: Place { bdf: Some("0000:00:01.0".into()), mmio: None },
+            reason: "a \"reason\"".into(),
+        };
+        assert_eq!(
+            record.to_json(),
+            r#"{"v":1,"kind":"skip","case":"doorbell-idle","bdf":"0000:00:01.0","reason":"a \"reason\""}"#
+        );
+        let end = Record::End { verdict: "pass", errors: 0 };
+        assert_eq!(end.to_json(), r#"{"v":1,"kind":"end","verdict":"pass","errors":0}"#);
+    }
+
+    #[test]
+    fn a_summary_is_flat_too() {
+        let record = Record::Summary(SummaryRecord {
+            case: "baseline",
+            device: "cpu".into(),
+            place: Place::default(),
+            transport: None,
+            notify: None,
+            subtest: Some("empty-loop".into()),
+            n: 10,
+            delivered: 10,
+            batch: 5,
+            samples: 2,
+            overhead: 1.25,
+            min: 0.0,
+            p50: 0.5,
+            p90: 1.0,
+            p99: 1.0,
+            p999: 1.0,
+            max: 1.0,
+            mean: 0.5,
+            unit: "cycles",
+        });
+        let json = record.to_json();
+        assert!(json.starts_with(r#"{"v":1,"kind":"summary","case":"baseline","device":"cpu","#));
+        assert!(json.contains(r#""overhead":1.25,"min":0.0,"#), "{json}");
+        assert!(!json.contains("transport"), "{json}");
+    }
+}

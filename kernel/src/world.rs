@@ -1,0 +1,78 @@
+//! The world that a figure was measured in. A figure without it is none.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use crate::arch::cpu::{self, Text};
+use crate::arch::tsc::{self, Frequency};
+use crate::machine::Machine;
+use crate::record::Record;
+
+/// Reading the TSC twice costs tens of cycles on hardware, some hundreds under
+/// TCG, and up to two thousand where a hypervisor intercepts it. From here on,
+/// the instructions are emulated one by one.
+const EMULATED_READ: u64 = 5_000;
+
+/// What figures depend on, as far as the guest can see it.
+pub struct World {
+    cpu: Option<Text<48>>,
+    hypervisor: Option<Text<12>>,
+    frequency: Option<Frequency>,
+    /// The step in which the TSC moves, in cycles.
+    pub tsc_step: u64,
+    /// What two readings of the TSC cost at least, in cycles.
+    tsc_read: u64,
+}
+
+impl World {
+    /// Looks around.
+    pub fn look(machine: &Machine) -> Self {
+        let read = || {
+            let start = tsc::start();
+            tsc::stop().wrapping_sub(start)
+        };
+        Self {
+            cpu: cpu::brand(),
+            hypervisor: cpu::hypervisor(),
+            frequency: machine.clock.frequency,
+            tsc_step: tsc::step(),
+            tsc_read: (0..16).map(|_| read()).min().unwrap_or(0),
+        }
+    }
+
+    /// What must be said about figures from here; `None` on hardware.
+    fn caveat(&self) -> Option<&'static str> {
+        match self.hypervisor.as_ref().map(Text::as_str) {
+            Some("TCGTCGTCGTCG") => Some("TCG translates the guest: these are not hardware's figures"),
+            _ if self.tsc_read >= EMULATED_READ => {
+                Some("the guest's instructions are emulated one by one: these are not hardware's figures")
+            }
+            _ => None,
+        }
+    }
+
+    /// The record.
+    pub fn record(&self) -> Record<'_> {
+        Record::World {
+            cpu: self.cpu.as_ref().map(Text::as_str),
+            hypervisor: self.hypervisor.as_ref().map(Text::as_str),
+            tsc_hz: self.frequency.map(|frequency| frequency.hz),
+            tsc_source: self.frequency.map(|frequency| frequency.source.to_string()),
+            tsc_step: self.tsc_step,
+            tsc_read: self.tsc_read,
+            caveat: self.caveat(),
+        }
+    }
+
+    /// The same in words.
+    pub fn describe(&self) -> String {
+        let cpu = self.cpu.as_ref().map_or("CPU", Text::as_str);
+        let hypervisor = self.hypervisor.as_ref().map_or("no hypervisor", Text::as_str);
+        let clock = match self.frequency {
+            Some(Frequency { hz, source }) => format!("TSC {} MHz by {source}", hz / 1_000_000),
+            None => "TSC of unknown frequency".to_string(),
+        };
+        let caveat = self.caveat().map_or(String::new(), |caveat| format!("\nNote: {caveat}."));
+        format!("{cpu}; {hypervisor}; {clock}, in steps of {}.{caveat}", self.tsc_step)
+    }
+}

@@ -1,0 +1,147 @@
+//! The guest's images: where they are, how they are built, what they are.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::say;
+use crate::setup::toolchain::Toolchain;
+
+/// An image that QEMU can boot.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) path: PathBuf,
+    /// Cargo's profile, if we built it.
+    pub(crate) profile: Option<&'static str>,
+    /// The toolchain, if we built it.
+    pub(crate) built_by: Option<String>,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+}
+
+/// A package that makes an image, and the name of its binary.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    pub(crate) binary: &'static str,
+}
+
+/// The unikernel.
+pub(crate) const KERNEL: Package = Package {
+    name: "doorbell-kernel",
+    binary: "doorbell",
+};
+/// The guest tests.
+pub(crate) const TESTS: Package = Package {
+    name: "doorbell-tests",
+    binary: "doorbell-tests",
+};
+
+/// The workspace's root.
+pub(crate) fn workspace() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_owned()
+}
+
+/// Cargo's target folder.
+pub(crate) fn target_folder() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) if !folder.is_empty() => {
+            std::path::absolute(&folder).unwrap_or_else(|_| folder.into())
+        }
+        _ => workspace().join("target"),
+    }
+}
+
+impl Image {
+    /// Takes an image that is there.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(crate) fn at(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path)
+            .with_context(|| format!("cannot read the guest image {}", path.display()))?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self {
+            path,
+            profile: None,
+            built_by: None,
+            bytes: bytes.len() as u64,
+            sha256: Sha256::digest(&bytes)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        })
+    }
+
+    /// Builds an image; cargo's own messages go to stderr.
+    ///
+    /// # Errors
+    /// When cargo fails, or makes no such binary.
+    pub(crate) fn build(package: Package, toolchain: &Toolchain) -> Result<Self> {
+        if toolchain.is_fallback() {
+            say::note(format!("building the guest with {}", toolchain.about));
+        }
+        let output = toolchain
+            .cargo("build")
+            .args([
+                "--release",
+                "--package",
+                package.name,
+                "--bin",
+                package.binary,
+            ])
+            .arg("--message-format=json-render-diagnostics")
+            .current_dir(workspace())
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot execute cargo")?;
+        if !output.status.success() {
+            bail!("{} did not build; cargo's messages are above", package.name);
+        }
+        let messages = String::from_utf8_lossy(&output.stdout);
+        let path = executable(&messages, package.binary)
+            .with_context(|| format!("cargo made no binary {}", package.binary))?;
+        Ok(Self {
+            profile: Some("release"),
+            built_by: Some(toolchain.about.clone()),
+            ..Self::at(&path)?
+        })
+    }
+}
+
+/// The binary's path in cargo's JSON messages.
+fn executable(messages: &str, binary: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == binary)
+        .find_map(|message| Some(message["executable"].as_str()?.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binary_is_found_in_cargos_messages() {
+        let messages = concat!(
+            "noise\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"doorbell","kind":["lib"]},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"doorbell"},"executable":"/t/doorbell"}"#,
+        );
+        assert_eq!(executable(messages, "doorbell"), Some("/t/doorbell".into()));
+        assert_eq!(executable(messages, "other"), None);
+    }
+
+    #[test]
+    fn a_missing_image_is_named() {
+        let error = Image::at(Path::new("/no/such/image")).unwrap_err();
+        assert!(error.to_string().contains("/no/such/image"));
+    }
+}

@@ -1,0 +1,469 @@
+//! One run of QEMU: start it, pass the guest's lines on as they come, keep
+//! everything in files, and end it when its time is over.
+//!
+//! The folder of the run gets `qemu.cmd` (the command line), `qemu.log` (QEMU's
+//! stderr) and `serial.log` (every byte the guest printed).
+
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::{Files, shell_line};
+use crate::qmp::Qmp;
+use crate::record::{BadRecord, Line, Record, Splitter};
+use crate::say;
+
+/// How often the clock is looked at while the guest is silent.
+const TICK: Duration = Duration::from_millis(50);
+/// How long QEMU may take to leave when it is asked to.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How much of QEMU's stderr a message shows, from its end.
+const SHOWN: usize = 2000;
+/// What QEMU prints before it holds a guest that KVM can't run.
+const KVM_STUCK: &str = "KVM internal error";
+/// ASCII's end of transmission: what a terminal sends for "no more input".
+const END_OF_INPUT: u8 = 4;
+
+/// Where the guest's serial input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    Nothing,
+    /// The user's terminal, as it is.
+    Terminal,
+    /// Our stdin, passed on once the guest's shell has begun, so that nothing
+    /// gets lost before somebody listens.
+    Pipe,
+    /// What the observer of records answers.
+    Answers,
+}
+
+impl Input {
+    /// The input of a run whose last guest command is `shell`.
+    pub(crate) fn of_shell() -> Self {
+        if std::io::stdin().is_terminal() {
+            Self::Terminal
+        } else {
+            Self::Pipe
+        }
+    }
+}
+
+/// Who sees the guest's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Echo {
+    Nobody,
+    /// What is for people.
+    Text,
+    /// The records as well.
+    Everything,
+}
+
+/// Sees each record as it comes, with those before it, and may answer with
+/// bytes for the guest's serial line ([`Input::Answers`]).
+pub(crate) type Observe<'a> = dyn FnMut(&Record, &[Record]) -> Option<&'static [u8]> + 'a;
+
+/// A run to be done.
+pub(crate) struct Launch<'a> {
+    pub(crate) command: &'a [String],
+    pub(crate) files: &'a Files,
+    pub(crate) limit: Option<Duration>,
+    pub(crate) input: Input,
+    pub(crate) echo: Echo,
+}
+
+/// Why QEMU was ended before its guest ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    TimedOut(Duration),
+    Stuck,
+    Interrupted,
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// QEMU's exit status, if it ended by itself.
+    pub(crate) status: Option<i32>,
+    /// The signal QEMU died of.
+    pub(crate) signal: Option<i32>,
+    pub(crate) cut: Option<Cut>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) malformed: Vec<BadRecord>,
+    /// The last line for people that wasn't empty.
+    pub(crate) last_line: String,
+    /// The last guest command that began.
+    pub(crate) last_command: Option<String>,
+    /// QEMU's stderr.
+    pub(crate) stderr: String,
+    /// From QEMU's start to the guest's first record.
+    pub(crate) first_record: Option<Duration>,
+    /// From QEMU's start to its end.
+    pub(crate) took: Duration,
+}
+
+impl Ended {
+    /// The end of QEMU's own messages, indented.
+    pub(crate) fn qemu_says(&self) -> String {
+        let text = self.stderr.trim_end();
+        let cut = (text.len().saturating_sub(SHOWN)..=text.len())
+            .find(|&at| text.is_char_boundary(at))
+            .unwrap_or_default();
+        match &text[cut..] {
+            "" => "    (nothing)".to_owned(),
+            tail => format!("    {}", tail.replace('\n', "\n    ")),
+        }
+    }
+
+    /// The same after its own introduction, or nothing if QEMU was silent.
+    pub(crate) fn qemu_said(&self) -> String {
+        if self.stderr.trim().is_empty() {
+            String::new()
+        } else {
+            format!(". QEMU says:\n{}", self.qemu_says())
+        }
+    }
+}
+
+/// Set by SIGINT and SIGTERM from the first call on. The run that goes on then
+/// is ended, and what it left is kept.
+pub(crate) fn interrupted() -> Result<Arc<AtomicBool>> {
+    static FLAG: std::sync::OnceLock<Arc<AtomicBool>> = std::sync::OnceLock::new();
+    if let Some(flag) = FLAG.get() {
+        return Ok(flag.clone());
+    }
+    let flag = FLAG.get_or_init(Arc::default);
+    for signal in [
+        signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGHUP,
+    ] {
+        signal_hook::flag::register(signal, flag.clone()).context("cannot watch for Ctrl-C")?;
+    }
+    Ok(flag.clone())
+}
+
+/// Runs QEMU until it ends or must be ended.
+///
+/// # Errors
+/// When a file can't be written or the program can't be executed. Whatever QEMU
+/// or the guest does is no error but part of [`Ended`].
+pub(crate) fn launch(run: &Launch, observe: &mut Observe) -> Result<Ended> {
+    let interrupted = interrupted()?;
+    let dir = run.files.dir();
+    let file = |name: &str| {
+        let path = dir.join(name);
+        File::create(&path).with_context(|| format!("cannot write {}", path.display()))
+    };
+    writeln!(file("qemu.cmd")?, "{}", shell_line(run.command))?;
+    let serial = file("serial.log")?;
+    let stderr = file("qemu.log")?;
+
+    let (program, arguments) = run.command.split_first().context("no command")?;
+    let start = Instant::now();
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(match run.input {
+            Input::Nothing => Stdio::null(),
+            Input::Terminal => Stdio::inherit(),
+            Input::Pipe | Input::Answers => Stdio::piped(),
+        })
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .with_context(|| format!("cannot execute {program}"))?;
+    let (sender, output) = sync_channel(64);
+    let mut stdout = child.stdout.take().context("QEMU has no stdout")?;
+    std::thread::spawn(move || pass_output(&mut stdout, &sender));
+
+    let mut session = Session {
+        run,
+        qmp: run.files.qmp(),
+        stdin: child.stdin.take(),
+        splitter: Splitter::new(run.echo == Echo::Everything),
+        serial,
+        start,
+        ended: Ended {
+            status: None,
+            signal: None,
+            cut: None,
+            records: Vec::new(),
+            malformed: Vec::new(),
+            last_line: String::new(),
+            last_command: None,
+            stderr: String::new(),
+            first_record: None,
+            took: Duration::ZERO,
+        },
+        log: dir.join("qemu.log"),
+        log_seen: 0,
+    };
+    session.follow(&output, &interrupted, observe)?;
+    let status = session.farewell(&mut child)?;
+    // Ctrl-C reaches QEMU too, and may end it first.
+    if interrupted.load(Ordering::Relaxed) {
+        session.ended.cut = Some(Cut::Interrupted);
+    }
+    if session.ended.cut.is_none() {
+        session.ended.status = status.code();
+        session.ended.signal = status.signal();
+    }
+    session.ended.took = start.elapsed();
+    session.ended.stderr = session.read_log();
+    // QEMU removes its socket itself, unless it was killed.
+    let _ = std::fs::remove_file(&session.qmp);
+    Ok(session.ended)
+}
+
+fn pass_output(stdout: &mut dyn Read, sender: &SyncSender<Vec<u8>>) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(n) = stdout.read(&mut buffer) {
+        if n == 0 || sender.send(buffer[..n].to_vec()).is_err() {
+            return;
+        }
+    }
+}
+
+struct Session<'a> {
+    run: &'a Launch<'a>,
+    qmp: PathBuf,
+    stdin: Option<ChildStdin>,
+    splitter: Splitter,
+    serial: File,
+    start: Instant,
+    ended: Ended,
+    log: PathBuf,
+    log_seen: u64,
+}
+
+impl Session<'_> {
+    /// Takes in what the guest prints until its output ends or the run is cut.
+    fn follow(
+        &mut self,
+        output: &Receiver<Vec<u8>>,
+        interrupted: &AtomicBool,
+        observe: &mut Observe,
+    ) -> Result<()> {
+        loop {
+            match output.recv_timeout(TICK) {
+                Ok(bytes) => self.take(&bytes, observe)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let late = |limit: &Duration| self.start.elapsed() >= *limit;
+            self.ended.cut = if interrupted.load(Ordering::Relaxed) {
+                Some(Cut::Interrupted)
+            } else if let Some(limit) = self.run.limit.filter(late) {
+                Some(Cut::TimedOut(limit))
+            } else {
+                self.is_stuck().then_some(Cut::Stuck)
+            };
+            if self.ended.cut.is_some() {
+                break;
+            }
+        }
+        if let Some(line) = self.splitter.finish() {
+            self.line(line, observe)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8], observe: &mut Observe) -> Result<()> {
+        self.serial
+            .write_all(bytes)
+            .context("cannot write serial.log")?;
+        let lines = match self.run.echo {
+            Echo::Nobody => self.splitter.feed(bytes, &mut std::io::sink()),
+            _ => self.splitter.feed(bytes, &mut std::io::stdout().lock()),
+        };
+        lines
+            .into_iter()
+            .try_for_each(|line| self.line(line, observe))
+    }
+
+    fn line(&mut self, line: Line, observe: &mut Observe) -> Result<()> {
+        match line {
+            Line::Text(text) if text.trim().is_empty() => {}
+            Line::Text(text) => self.ended.last_line = text,
+            Line::Record(Err(bad)) => {
+                if self.run.echo != Echo::Nobody {
+                    say::note(bad.to_string());
+                }
+                self.ended.malformed.push(bad);
+            }
+            Line::Record(Ok(record)) => self.record(record, observe),
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: Record, observe: &mut Observe) {
+        self.ended
+            .first_record
+            .get_or_insert_with(|| self.start.elapsed());
+        if record.kind() == "command" {
+            let command = record.text("command").unwrap_or_default();
+            if command.split_whitespace().next() == Some("shell")
+                && self.run.input == Input::Pipe
+                && let Some(stdin) = self.stdin.take()
+            {
+                std::thread::spawn(move || pass_input(stdin));
+            }
+            self.ended.last_command = Some(command.to_owned());
+        }
+        if let Some(answer) = observe(&record, &self.ended.records)
+            && let Some(stdin) = &mut self.stdin
+        {
+            // A QEMU that is gone shows in its status.
+            let _ = stdin.write_all(answer).and_then(|()| stdin.flush());
+        }
+        self.ended.records.push(record);
+    }
+
+    /// Whether QEMU said that KVM can't go on. QEMU then holds the guest for a
+    /// debugger, and nothing would ever end the run.
+    fn is_stuck(&mut self) -> bool {
+        let size = std::fs::metadata(&self.log).map_or(0, |meta| meta.len());
+        if size == self.log_seen {
+            return false;
+        }
+        self.log_seen = size;
+        self.read_log().contains(KVM_STUCK)
+    }
+
+    fn read_log(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits for QEMU's end. A run that was cut is first asked over QMP, so that
+    /// QEMU gives the terminal back as it was, and then killed.
+    fn farewell(&mut self, child: &mut Child) -> Result<std::process::ExitStatus> {
+        let mut patience = FAREWELL;
+        if self.ended.cut.is_some() {
+            match Qmp::connect(&self.qmp, Duration::ZERO) {
+                Ok(mut qmp) => drop(qmp.execute("quit", json!({}))),
+                Err(_) => patience = Duration::ZERO,
+            }
+        }
+        let asked = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().context("cannot wait for QEMU")? {
+                return Ok(status);
+            }
+            if asked.elapsed() >= patience {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = child.kill();
+        child.wait().context("cannot wait for QEMU")
+    }
+}
+
+fn pass_input(mut stdin: ChildStdin) {
+    let mut buffer = [0; 4096];
+    while let Ok(n) = std::io::stdin().lock().read(&mut buffer) {
+        if n == 0 {
+            // The guest's shell ends at the end of its input.
+            let _ = stdin.write_all(&[END_OF_INPUT]);
+            return;
+        }
+        if stdin.write_all(&buffer[..n]).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A run in which nothing has happened.
+    pub(crate) fn ended() -> Ended {
+        Ended {
+            status: None,
+            signal: None,
+            cut: None,
+            records: Vec::new(),
+            malformed: Vec::new(),
+            last_line: String::new(),
+            last_command: None,
+            stderr: String::new(),
+            first_record: None,
+            took: Duration::ZERO,
+        }
+    }
+
+    /// Runs a shell script in QEMU's place.
+    fn run(name: &str, script: &str, limit: u64, observe: &mut Observe) -> Ended {
+        let dir = std::env::temp_dir().join(format!("doorbell-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let files = Files::new(dir.clone()).unwrap();
+        let command = ["sh", "-c", script].map(str::to_owned);
+        let launch = Launch {
+            command: &command,
+            files: &files,
+            limit: Some(Duration::from_millis(limit)),
+            input: Input::Answers,
+            echo: Echo::Nobody,
+        };
+        let ended = super::launch(&launch, observe).unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
+        ended
+    }
+
+    #[test]
+    fn records_and_text_are_told_apart_and_kept() {
+        let script = r#"echo hello; echo '@{"v":1,"kind":"command","command":"lspci"}'
+            echo '@{"v":1'; printf 'no newline'; echo oops >&2; exit 33"#;
+        let ended = run("kept", script, 5000, &mut |_, _| None);
+        assert_eq!(ended.status, Some(33));
+        assert_eq!(ended.records.len(), 1);
+        assert_eq!(ended.malformed.len(), 1);
+        assert_eq!(ended.last_line, "no newline");
+        assert_eq!(ended.last_command.as_deref(), Some("lspci"));
+        assert_eq!(ended.stderr, "oops\n");
+        assert!(ended.first_record.is_some());
+    }
+
+    #[test]
+    fn the_observer_answers_the_guest() {
+        let script = r#"echo '@{"v":1,"kind":"checkpoint"}'; read x; echo "got $x"; exit 33"#;
+        let ended = run("answers", script, 5000, &mut |record, before| {
+            assert!(before.is_empty());
+            (record.kind() == "checkpoint").then(|| b"go\n".as_slice())
+        });
+        assert_eq!(ended.last_line, "got go");
+    }
+
+    #[test]
+    fn a_hang_is_ended_in_time() {
+        let ended = run(
+            "hang",
+            "echo still here; exec sleep 60",
+            200,
+            &mut |_, _| None,
+        );
+        assert_eq!(ended.cut, Some(Cut::TimedOut(Duration::from_millis(200))));
+        assert_eq!(ended.last_line, "still here");
+        assert!(ended.took < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_signal_and_a_stuck_kvm_are_seen() {
+        let ended = run("signal", "kill -SEGV $$", 5000, &mut |_, _| None);
+        assert_eq!((ended.status, ended.signal), (None, Some(11)));
+        let script = "echo 'KVM internal error. Suberror: 1' >&2; exec sleep 60";
+        let ended = run("stuck", script, 5000, &mut |_, _| None);
+        assert_eq!(ended.cut, Some(Cut::Stuck));
+        assert!(ended.qemu_says().contains("Suberror"));
+    }
+}

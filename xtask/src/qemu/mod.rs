@@ -1,0 +1,321 @@
+//! QEMU: its command line ([`command_line`]), a run of it ([`launch`]) and how
+//! a run can end ([`outcome`]).
+
+pub(crate) mod devices;
+pub(crate) mod host;
+pub(crate) mod launch;
+pub(crate) mod outcome;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+/// The machines that the guest knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Machine {
+    /// PCI Express, with ECAM
+    Q35,
+    /// Conventional PCI, through ports 0xCF8/0xCFC
+    Pc,
+    /// No PCI: virtio-mmio
+    Microvm,
+}
+
+impl Machine {
+    /// QEMU's name of it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Q35 => "q35",
+            Self::Pc => "pc",
+            Self::Microvm => "microvm",
+        }
+    }
+}
+
+/// What runs before the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Firmware {
+    /// Starts fastest, and leaves PCI to the guest
+    Qboot,
+    /// Assigns PCI itself
+    Seabios,
+}
+
+impl Firmware {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Qboot => "qboot",
+            Self::Seabios => "seabios",
+        }
+    }
+}
+
+/// What executes the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accelerator {
+    Tcg,
+    Kvm,
+}
+
+impl Accelerator {
+    /// QEMU's name of it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tcg => "tcg",
+            Self::Kvm => "kvm",
+        }
+    }
+}
+
+/// Which devices the machine gets besides its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Devices {
+    /// Only what `--qemu-arg` adds.
+    None,
+    /// Every path the doorbell table shows; doorbells are eventfds where the
+    /// transport has them, and the disks have an iothread.
+    Eventfd,
+    /// The same devices with every doorbell taken in the vCPU's own exit, so
+    /// that QEMU's trace counts each of them exactly once.
+    Direct,
+}
+
+/// The machine to start.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) machine: Machine,
+    pub(crate) firmware: Firmware,
+    pub(crate) accelerator: Accelerator,
+    /// MiB.
+    pub(crate) memory: u32,
+    pub(crate) devices: Devices,
+    /// 1 or 2; only `microvm` has virtio-mmio.
+    pub(crate) mmio_version: u8,
+    /// Passed on verbatim, last.
+    pub(crate) extra: Vec<String>,
+}
+
+/// The files of one run, all below one folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    dir: PathBuf,
+}
+
+impl Files {
+    /// # Errors
+    /// When the path is not UTF-8: it becomes part of QEMU's options.
+    pub(crate) fn new(dir: PathBuf) -> Result<Self> {
+        if dir.to_str().is_none() {
+            bail!("the folder {} must have a UTF-8 name", dir.display());
+        }
+        Ok(Self { dir })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The raw image of disk `n`.
+    pub(crate) fn disk(&self, n: usize) -> PathBuf {
+        self.dir.join(format!("disk{n}.img"))
+    }
+
+    /// QEMU's trace events, when they are asked for.
+    pub(crate) fn trace(&self) -> PathBuf {
+        self.dir.join("trace.log")
+    }
+
+    /// QMP's socket. The path of a Unix socket holds about 100 bytes, so a deep
+    /// folder gets its socket elsewhere.
+    pub(crate) fn qmp(&self) -> PathBuf {
+        const LONGEST: usize = 100;
+        let path = self.dir.join("qmp.sock");
+        if path.as_os_str().len() <= LONGEST {
+            return path;
+        }
+        let name: String = self.dir.to_string_lossy().into_owned();
+        let sum = name.bytes().fold(5381u64, |sum, byte| {
+            sum.wrapping_mul(33).wrapping_add(byte.into())
+        });
+        std::env::temp_dir().join(format!("doorbell-{}-{sum:x}.sock", std::process::id()))
+    }
+}
+
+/// QEMU's whole command line, beginning with the program.
+///
+/// `guest` goes to the guest's command line verbatim; `trace` turns on the
+/// trace events that count doorbells.
+///
+/// # Errors
+/// When a path is not UTF-8.
+pub(crate) fn command_line(
+    qemu: &Path,
+    kernel: &Path,
+    options: &Options,
+    files: &Files,
+    guest: &str,
+    trace: bool,
+) -> Result<Vec<String>> {
+    let text = |path: &Path| {
+        path.to_str()
+            .map(str::to_owned)
+            .with_context(|| format!("the path {} is not UTF-8", path.display()))
+    };
+    let mut line = vec![text(qemu)?];
+    let mut add = |words: &[&str]| line.extend(words.iter().map(|&word| word.to_owned()));
+
+    add(&["-nodefaults", "-no-user-config", "-display", "none"]);
+    // A guest that resets (a triple fault) ends QEMU instead of starting again.
+    add(&["-no-reboot"]);
+    let machine = match options.machine {
+        // Without ACPI, QEMU announces virtio-mmio devices on the kernel's
+        // command line; with it, only in AML, which takes an interpreter to read.
+        Machine::Microvm => "microvm,acpi=off",
+        other => other.name(),
+    };
+    add(&["-machine", machine]);
+    match (options.machine, options.firmware) {
+        // qboot is microvm's own.
+        (Machine::Microvm, Firmware::Qboot) => {}
+        (Machine::Microvm, Firmware::Seabios) => add(&["-bios", "bios-microvm.bin"]),
+        (_, Firmware::Qboot) => add(&["-bios", "qboot.rom"]),
+        (_, Firmware::Seabios) => {}
+    }
+    add(&["-accel", options.accelerator.name(), "-cpu", "max"]);
+    // One vCPU, and room for a second: with only one possible vCPU, QEMU before
+    // 8.1 drops the guest's memory barriers under TCG, and doorbells get lost.
+    add(&["-smp", "1,maxcpus=2"]);
+    add(&["-m", &options.memory.to_string()]);
+    add(&["-kernel", &text(kernel)?]);
+    if !guest.is_empty() {
+        add(&["-append", guest]);
+    }
+    add(&["-serial", "stdio"]);
+    let exit = format!("isa-debug-exit,iobase={:#x},iosize=0x4", outcome::EXIT_PORT);
+    add(&["-device", &exit]);
+    let qmp = escape(&text(&files.qmp())?);
+    add(&["-qmp", &format!("unix:{qmp},server=on,wait=off")]);
+    if trace {
+        add(&["-trace", "virtio_queue_notify"]);
+        add(&["-D", &text(&files.trace())?]);
+    }
+    line.extend(devices::arguments(options, files)?);
+    line.extend(options.extra.iter().cloned());
+    Ok(line)
+}
+
+/// Inside QEMU's option lists a comma in a value is written twice.
+fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+/// The command as a line that a shell runs.
+pub(crate) fn shell_line(words: &[String]) -> String {
+    words
+        .iter()
+        .map(|word| quote(word))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn options(machine: Machine) -> Options {
+        Options {
+            machine,
+            firmware: Firmware::Qboot,
+            accelerator: Accelerator::Tcg,
+            memory: 64,
+            devices: Devices::Eventfd,
+            mmio_version: 2,
+            extra: Vec::new(),
+        }
+    }
+
+    fn line(options: &Options, guest: &str, trace: bool) -> String {
+        let files = Files::new("/out".into()).unwrap();
+        let words = command_line(
+            Path::new("qemu"),
+            Path::new("/k"),
+            options,
+            &files,
+            guest,
+            trace,
+        );
+        shell_line(&words.unwrap())
+    }
+
+    #[test]
+    fn the_line_has_what_every_run_needs() {
+        let line = line(&options(Machine::Q35), "lspci; doorbell rounds=5", false);
+        for part in [
+            "qemu -nodefaults -no-user-config -display none -no-reboot",
+            "-machine q35 -bios qboot.rom -accel tcg -cpu max",
+            "-smp 1,maxcpus=2 -m 64 -kernel /k",
+            "-append 'lspci; doorbell rounds=5' -serial stdio",
+            "-device isa-debug-exit,iobase=0xf4,iosize=0x4",
+            "-qmp unix:/out/qmp.sock,server=on,wait=off",
+        ] {
+            assert!(line.contains(part), "no `{part}` in {line}");
+        }
+        assert!(!line.contains("-trace"));
+    }
+
+    #[test]
+    fn firmware_is_named_only_where_it_is_not_the_machines_own() {
+        let bios = |machine, firmware| {
+            let options = Options {
+                firmware,
+                ..options(machine)
+            };
+            let line = line(&options, "", false);
+            line.split_once("-bios ")
+                .map(|(_, rest)| rest.split(' ').next().unwrap().to_owned())
+        };
+        assert_eq!(bios(Machine::Q35, Firmware::Seabios), None);
+        assert_eq!(
+            bios(Machine::Pc, Firmware::Qboot).as_deref(),
+            Some("qboot.rom")
+        );
+        assert_eq!(bios(Machine::Microvm, Firmware::Qboot), None);
+        assert_eq!(
+            bios(Machine::Microvm, Firmware::Seabios).as_deref(),
+            Some("bios-microvm.bin")
+        );
+    }
+
+    #[test]
+    fn extra_arguments_come_last_and_verbatim() {
+        let mut options = options(Machine::Pc);
+        options.devices = Devices::None;
+        options.extra = vec!["-device".into(), "virtio-rng-pci,id=a b".into()];
+        let line = line(&options, "", true);
+        assert!(line.ends_with("-device 'virtio-rng-pci,id=a b'"), "{line}");
+        assert!(line.contains("-trace virtio_queue_notify -D /out/trace.log"));
+        assert!(!line.contains("-append"));
+    }
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        let words = ["a", "", "it's", "b;c"].map(str::to_owned);
+        assert_eq!(shell_line(&words), r"a '' 'it'\''s' 'b;c'");
+    }
+
+    #[test]
+    fn a_deep_folder_gets_a_short_socket() {
+        let files = Files::new(Path::new("/").join("d".repeat(120))).unwrap();
+        assert!(files.qmp().as_os_str().len() <= 100);
+    }
+}

@@ -1,0 +1,211 @@
+//! `cargo xtask run`: set up, build, launch, keep the results.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::image::{self, Image, KERNEL};
+use crate::qemu::host::{Choice, QEMU, find_qemu};
+use crate::qemu::launch::{Echo, Input, Launch, launch};
+use crate::qemu::outcome::Outcome;
+use crate::qemu::{self, Devices, Files, Firmware, Machine, Options, devices};
+use crate::setup::{self, SetupArgs, toolchain};
+use crate::{disk, results, say};
+
+/// How long a guest may run unless the user says otherwise.
+const LIMIT_SECONDS: u64 = 120;
+
+/// The options of `run`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// QEMU's machine
+    #[arg(long, value_enum, default_value = "q35")]
+    machine: Machine,
+    /// What runs before the guest
+    #[arg(long, value_enum, default_value = "qboot")]
+    firmware: Firmware,
+    /// What executes the guest
+    #[arg(long, value_enum, default_value = "auto")]
+    accel: Choice,
+    /// The guest's memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    mem: u32,
+    /// Leave out the default devices: disks, entropy, pci-testdev
+    #[arg(long)]
+    no_devices: bool,
+    /// The version of virtio-mmio on microvm: 1 (legacy) or 2 [default: 2]
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u8).range(1..=2))]
+    mmio_version: Option<u8>,
+    /// One more argument for QEMU, verbatim; can be repeated
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    qemu_arg: Vec<String>,
+    /// Where the results go [default: a new folder in target/doorbell]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// End the guest after this time [default: 120; none for a shell at a terminal]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: Option<u64>,
+    /// Print QEMU's command line, and do nothing else
+    #[arg(long)]
+    dry_run: bool,
+    /// Boot this image instead of building one
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
+    /// Show the guest's records too
+    #[arg(long, short)]
+    verbose: bool,
+    #[command(flatten)]
+    setup: SetupArgs,
+    /// Commands for the guest, separated by `;`; without any it does the main job.
+    /// As the last command, `shell` takes what you type.
+    #[arg(trailing_var_arg = true, value_name = "GUEST COMMANDS")]
+    guest: Vec<String>,
+}
+
+impl RunArgs {
+    fn options(&self) -> Result<Options> {
+        if self.mmio_version.is_some() && self.machine != Machine::Microvm {
+            bail!(
+                "--mmio-version: {} has no virtio-mmio; use --machine microvm",
+                self.machine.name()
+            );
+        }
+        Ok(Options {
+            machine: self.machine,
+            firmware: self.firmware,
+            accelerator: self.accel.resolve()?,
+            memory: self.mem,
+            devices: if self.no_devices {
+                Devices::None
+            } else {
+                Devices::Eventfd
+            },
+            mmio_version: self.mmio_version.unwrap_or(2),
+            extra: self.qemu_arg.clone(),
+        })
+    }
+
+    fn out(&self, options: &Options) -> Result<Files> {
+        let path = self.out.clone().unwrap_or_else(|| {
+            image::target_folder().join("doorbell").join(format!(
+                "{}-{}-{}",
+                results::timestamp(results::now()).replace(':', ""),
+                options.machine.name(),
+                options.accelerator.name()
+            ))
+        });
+        Files::new(std::path::absolute(&path).with_context(|| format!("--out {}", path.display()))?)
+    }
+
+    /// Where input comes from, and how long the guest may take.
+    fn manners(&self, guest: &str) -> (Input, Option<Duration>) {
+        let input = if ends_with_shell(guest) {
+            Input::of_shell()
+        } else {
+            Input::Nothing
+        };
+        // Nobody types against the clock, unless the clock was asked for.
+        let default = (input != Input::Terminal).then_some(LIMIT_SECONDS);
+        (input, self.timeout.or(default).map(Duration::from_secs))
+    }
+}
+
+/// Whether the last of the guest's commands is `shell`.
+fn ends_with_shell(guest: &str) -> bool {
+    let last = guest
+        .split(';')
+        .map(str::trim)
+        .rfind(|command| !command.is_empty());
+    last.and_then(|command| command.split_whitespace().next()) == Some("shell")
+}
+
+/// `cargo xtask run`; its exit status is the guest's verdict.
+///
+/// # Errors
+/// When the guest couldn't be run at all.
+pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
+    let guest = args.guest.join(" ");
+    let options = args.options()?;
+    let files = args.out(&options)?;
+    if args.dry_run {
+        return dry_run(args, &options, &files, &guest);
+    }
+
+    let (qemu, image) = match &args.kernel {
+        Some(path) => (setup::qemu(&args.setup)?, Image::at(path)?),
+        None => {
+            let (qemu, toolchain) = setup::everything(&args.setup)?;
+            (qemu, Image::build(KERNEL, &toolchain)?)
+        }
+    };
+    prepare(&options, &files)?;
+    let command = qemu::command_line(&qemu, &image.path, &options, &files, &guest, false)?;
+    let (input, limit) = args.manners(&guest);
+    let run = Launch {
+        command: &command,
+        files: &files,
+        limit,
+        input,
+        echo: if args.verbose {
+            Echo::Everything
+        } else {
+            Echo::Text
+        },
+    };
+    let ended = launch(&run, &mut |_, _| None)?;
+
+    let outcome = Outcome::of(&ended);
+    let world = results::world(&image, &options, &qemu, &command, &ended.records);
+    let path = files.dir().join("results.json");
+    results::write(&path, &results::results(world, &ended, &outcome))?;
+    if let Some(message) = outcome.explain(&ended) {
+        say::note(message);
+    }
+    println!("{}", path.display());
+    Ok(ExitCode::from(outcome.exit_status()))
+}
+
+/// Makes the folder and the disks of a run.
+///
+/// # Errors
+/// When a file can't be written.
+pub(crate) fn prepare(options: &Options, files: &Files) -> Result<()> {
+    std::fs::create_dir_all(files.dir())
+        .with_context(|| format!("cannot make the folder {}", files.dir().display()))?;
+    (0..devices::disks(options)).try_for_each(|n| disk::create(&files.disk(n)))
+}
+
+/// Prints the command line as far as it can be known without doing anything.
+fn dry_run(args: &RunArgs, options: &Options, files: &Files, guest: &str) -> Result<ExitCode> {
+    let qemu = find_qemu().unwrap_or_else(|| QEMU.into());
+    let kernel = match &args.kernel {
+        Some(path) => path.clone(),
+        None => match toolchain::look(args.setup.toolchain) {
+            Ok(toolchain) => toolchain.image(KERNEL.binary),
+            Err(_) => image::target_folder()
+                .join(toolchain::TARGET)
+                .join("release")
+                .join(KERNEL.binary),
+        },
+    };
+    let line = qemu::command_line(&qemu, &kernel, options, files, guest, false)?;
+    println!("{}", qemu::shell_line(&line));
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_last_shell_gets_input() {
+        for shell in ["shell", "lspci; shell", "lspci;shell ;", " shell now"] {
+            assert!(ends_with_shell(shell), "{shell}");
+        }
+        for other in ["", "shell; lspci", "lspci", "lspci shell", "shellac"] {
+            assert!(!ends_with_shell(other), "{other}");
+        }
+    }
+}

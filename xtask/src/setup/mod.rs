@@ -1,0 +1,129 @@
+//! Set-up: find QEMU and a Rust for the bare-metal target; install what is
+//! missing where we know how, or say how.
+
+pub(crate) mod system;
+pub(crate) mod toolchain;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use self::system::{Apt, QEMU_PACKAGE, System};
+use self::toolchain::{Toolchain, Way};
+use crate::qemu::host::{QEMU, QEMU_VARIABLE, find_qemu};
+use crate::say;
+
+/// How to set up; the same for every command that does it.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SetupArgs {
+    /// Install nothing: print the commands that would, and stop if something is missing
+    #[arg(long)]
+    pub(crate) no_install: bool,
+    /// How to come by Rust for the bare-metal target
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WAY",
+        default_value = "auto",
+        env = "DOORBELL_TOOLCHAIN"
+    )]
+    pub(crate) toolchain: Way,
+}
+
+/// Finds QEMU, installing it if need be.
+///
+/// # Errors
+/// When it isn't there and doesn't get there.
+pub(crate) fn qemu(args: &SetupArgs) -> Result<PathBuf> {
+    check_variable()?;
+    if let Some(qemu) = find_qemu() {
+        return Ok(qemu);
+    }
+    may_install(args, true, false)?;
+    install_qemu()
+}
+
+/// Finds QEMU and a toolchain, installing them if need be.
+///
+/// # Errors
+/// When one of them isn't there and doesn't get there.
+pub(crate) fn everything(args: &SetupArgs) -> Result<(PathBuf, Toolchain)> {
+    check_variable()?;
+    let qemu = find_qemu();
+    let toolchain = toolchain::look(args.toolchain);
+    if qemu.is_none() || toolchain.is_err() {
+        may_install(args, qemu.is_none(), toolchain.is_err())?;
+    }
+    let qemu = qemu.map_or_else(install_qemu, Ok)?;
+    let toolchain = match toolchain {
+        Ok(found) => found,
+        Err(why) => {
+            say::note(format!("{why:#}"));
+            toolchain::fetch(args.toolchain)?
+        }
+    };
+    Ok((qemu, toolchain))
+}
+
+/// `cargo xtask setup`.
+///
+/// # Errors
+/// When something is missing and stays so.
+pub(crate) fn main(args: &SetupArgs) -> Result<()> {
+    let (qemu, toolchain) = everything(args)?;
+    say::note(format!("QEMU: {}", qemu.display()));
+    say::note(format!("Rust for the guest: {}", toolchain.about));
+    say::note("everything is there; next: cargo xtask run");
+    Ok(())
+}
+
+fn check_variable() -> Result<()> {
+    match std::env::var_os(QEMU_VARIABLE) {
+        Some(path) if !path.is_empty() && find_qemu().is_none() => bail!(
+            "{QEMU_VARIABLE} names {}, which is no file; name QEMU's binary there, or unset it",
+            PathBuf::from(path).display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Says what is missing; stops where we must not or can't install it.
+fn may_install(args: &SetupArgs, qemu: bool, target: bool) -> Result<()> {
+    let system = System::here();
+    let reason = if args.no_install {
+        Some("--no-install".to_owned())
+    } else if system != System::Debian {
+        Some("only Debian and Ubuntu are set up automatically".to_owned())
+    } else if qemu {
+        Apt::new().err().map(|error| error.to_string())
+    } else {
+        None
+    };
+    let Some(reason) = reason else { return Ok(()) };
+    let mut message = format!("something is missing, and is not installed ({reason}).");
+    if qemu {
+        message += &format!(
+            "\n  {QEMU} is not on the PATH. Install it with\n    {}",
+            system.qemu_command()
+        );
+    }
+    if target {
+        let ways = system
+            .target_commands()
+            .join("\n  or, where that cannot be had,\n    ");
+        message += &format!(
+            "\n  Rust cannot build for {}. Install it with\n    {ways}",
+            toolchain::TARGET
+        );
+    }
+    bail!("{message}\nThen run this again.")
+}
+
+fn install_qemu() -> Result<PathBuf> {
+    let why = format!("{QEMU} runs the guest, and is not on the PATH");
+    Apt::new()?.install(&[QEMU_PACKAGE.to_owned()], &why)?;
+    match find_qemu() {
+        Some(qemu) => Ok(qemu),
+        None => bail!("{QEMU_PACKAGE} is installed, but {QEMU} is not on the PATH"),
+    }
+}

@@ -1,0 +1,227 @@
+//! The guest tests, on every machine with every firmware, before witnesses.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::World;
+use super::report::Report;
+use super::witness::{Witness, disks, doorbells};
+use crate::qemu::host::open_kvm;
+use crate::qemu::launch::{Echo, Ended, Input, Launch, launch};
+use crate::qemu::outcome::Outcome;
+use crate::qemu::{self, Accelerator, Devices, Files, Firmware, Machine, Options, devices};
+use crate::{results, run};
+
+/// How long a guest may take: many times what it does take, because others run
+/// beside it.
+const LIMIT: Duration = Duration::from_secs(180);
+/// MiB.
+const MEMORY: u32 = 64;
+/// The word on the guest's command line that turns checkpoints on.
+const WITNESS: &str = "witness";
+
+/// One machine to test on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cell {
+    pub(crate) name: &'static str,
+    machine: Machine,
+    firmware: Firmware,
+    accelerator: Accelerator,
+    devices: Devices,
+    mmio_version: u8,
+}
+
+const Q35: Cell = Cell {
+    name: "q35-qboot",
+    machine: Machine::Q35,
+    firmware: Firmware::Qboot,
+    accelerator: Accelerator::Tcg,
+    devices: Devices::Direct,
+    mmio_version: 2,
+};
+
+/// The table. Most cells take every doorbell directly, so that its trace is
+/// exact; one has the eventfds and the iothread that `run` has.
+pub(crate) const CELLS: [Cell; 8] = [
+    Q35,
+    Cell {
+        name: "q35-seabios",
+        firmware: Firmware::Seabios,
+        ..Q35
+    },
+    Cell {
+        name: "q35-qboot-eventfd",
+        devices: Devices::Eventfd,
+        ..Q35
+    },
+    Cell {
+        name: "pc-qboot",
+        machine: Machine::Pc,
+        ..Q35
+    },
+    Cell {
+        name: "pc-seabios",
+        machine: Machine::Pc,
+        firmware: Firmware::Seabios,
+        ..Q35
+    },
+    Cell {
+        name: "microvm-mmio1",
+        machine: Machine::Microvm,
+        mmio_version: 1,
+        ..Q35
+    },
+    Cell {
+        name: "microvm-mmio2",
+        machine: Machine::Microvm,
+        ..Q35
+    },
+    Cell {
+        name: "q35-qboot-kvm",
+        accelerator: Accelerator::Kvm,
+        ..Q35
+    },
+];
+
+impl Cell {
+    fn options(&self) -> Options {
+        Options {
+            machine: self.machine,
+            firmware: self.firmware,
+            accelerator: self.accelerator,
+            memory: MEMORY,
+            devices: self.devices,
+            mmio_version: self.mmio_version,
+            extra: Vec::new(),
+        }
+    }
+}
+
+/// Boots the test image on one cell and adds up what it and its witnesses say.
+pub(super) fn run(cell: &Cell, world: &World, folder: &Path) -> Result<Report> {
+    let mut report = Report::default();
+    if cell.accelerator == Accelerator::Kvm
+        && let Err(error) = open_kvm()
+    {
+        report.skip("", format!("cannot open /dev/kvm: {error}"));
+        return Ok(report);
+    }
+    let image = match &world.tests {
+        Ok(image) => image,
+        Err(why) => {
+            report.fail("", why.as_str());
+            return Ok(report);
+        }
+    };
+    let options = cell.options();
+    let files = Files::new(folder.to_owned())?;
+    run::prepare(&options, &files)?;
+    let command = qemu::command_line(&world.qemu, &image.path, &options, &files, WITNESS, true)?;
+    let launch_it = Launch {
+        command: &command,
+        files: &files,
+        limit: Some(LIMIT),
+        input: Input::Answers,
+        echo: Echo::Nobody,
+    };
+    let mut witness = Witness::new(files.qmp());
+    let ended = launch(&launch_it, &mut |record, before| {
+        witness.observe(record, before)
+    })?;
+
+    let outcome = Outcome::of(&ended);
+    let world = results::world(image, &options, &world.qemu, &command, &ended.records);
+    results::write(
+        &folder.join("results.json"),
+        &results::results(world, &ended, &outcome),
+    )?;
+    read(&ended, &outcome, &mut report);
+    witness.finish();
+    let trace = std::fs::read(files.trace()).unwrap_or_default();
+    let exact = cell.devices == Devices::Direct;
+    witness.report.check(
+        "doorbells",
+        doorbells::compare(&String::from_utf8_lossy(&trace), &ended.records, exact),
+    );
+    for n in 0..devices::disks(&options) {
+        let result = disks::compare(&files.disk(n), n, &witness.places, &ended.records);
+        witness.report.check(&format!("disk{n}"), result);
+        // Gigabytes add up; a disk that was right is of no interest.
+        if witness.report.failed() == 0 && outcome == Outcome::Pass {
+            let _ = std::fs::remove_file(files.disk(n));
+        }
+    }
+    report.add(witness.report);
+    Ok(report)
+}
+
+/// What the guest says of its own tests, and how it ended.
+fn read(ended: &Ended, outcome: &Outcome, report: &mut Report) {
+    let before = report.failed();
+    let mut tests = 0;
+    for record in ended
+        .records
+        .iter()
+        .filter(|record| record.kind() == "test")
+    {
+        tests += 1;
+        let name = record.text("name").unwrap_or("(a test without a name)");
+        let reason = record.text("reason").unwrap_or("no reason given");
+        match record.text("result") {
+            Some("pass") => report.passed += 1,
+            Some("skip") => report.skip(name, reason),
+            Some("fail") => report.fail(name, reason),
+            other => report.fail(name, format!("its result is {other:?}")),
+        }
+    }
+    if tests == 0 {
+        report.fail("", "the guest ran no test");
+    }
+    // A guest with failed tests ends with a failure; that is one thing, not two.
+    let known = *outcome == Outcome::Fail && report.failed() > before;
+    if let (Some(message), false) = (outcome.explain(ended), known) {
+        report.fail("", message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::launch::tests::ended;
+    use crate::record::Record;
+
+    fn total(tests: &[(&str, &str)], outcome: &Outcome) -> String {
+        let mut ended = ended();
+        for (name, result) in tests {
+            let text = format!(r#"{{"v":1,"kind":"test","name":"{name}","result":"{result}"}}"#);
+            ended.records.push(Record::parse(&text).unwrap());
+        }
+        let mut report = Report::default();
+        read(&ended, outcome, &mut report);
+        report.total()
+    }
+
+    #[test]
+    fn guest_tests_are_counted_and_a_death_is_one_more_failure() {
+        let tests = [("a", "pass"), ("b", "fail"), ("c", "skip"), ("d", "what")];
+        assert_eq!(
+            total(&tests, &Outcome::Fail),
+            "1 passed, 2 failed, 1 skipped"
+        );
+        assert_eq!(
+            total(&tests, &Outcome::Panic),
+            "1 passed, 3 failed, 1 skipped"
+        );
+        assert_eq!(
+            total(&tests[..1], &Outcome::Pass),
+            "1 passed, 0 failed, 0 skipped"
+        );
+        assert_eq!(
+            total(&tests[..1], &Outcome::Fail),
+            "1 passed, 1 failed, 0 skipped"
+        );
+        assert_eq!(total(&[], &Outcome::Pass), "0 passed, 1 failed, 0 skipped");
+    }
+}

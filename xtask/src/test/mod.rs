@@ -1,0 +1,262 @@
+//! `cargo xtask test`: one table of cases, each with its own folder of logs in
+//! `target/doorbell/test/`. [`host`] runs cargo's tests, [`guest`] boots the
+//! guest tests with [`witness`]es, [`tool`] tries this tool on bad worlds.
+
+mod guest;
+mod host;
+mod report;
+mod tool;
+mod witness;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, bail};
+
+use self::report::Report;
+use crate::image::{self, Image, KERNEL, Package, TESTS};
+use crate::qemu::launch::interrupted;
+use crate::say::Progress;
+use crate::setup::toolchain::Toolchain;
+use crate::setup::{self, SetupArgs};
+
+/// How many guests run at once. More would only wait for each other: each has a
+/// vCPU and an iothread that want a processor of their own.
+const AT_ONCE: usize = 2;
+
+/// The options of `test`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct TestArgs {
+    /// Only the cases whose name has this word in it
+    #[arg(long, value_name = "WORD")]
+    filter: Option<String>,
+    /// Print the names of the cases, and run none
+    #[arg(long)]
+    list: bool,
+    /// Only what boots a guest
+    #[arg(long, conflicts_with = "host_only")]
+    guest_only: bool,
+    /// Only what boots none
+    #[arg(long)]
+    host_only: bool,
+    #[command(flatten)]
+    setup: SetupArgs,
+}
+
+/// One line of the table.
+struct Case {
+    name: String,
+    job: Job,
+}
+
+enum Job {
+    Host,
+    Guest(guest::Cell),
+    Tool(tool::Case),
+}
+
+impl Case {
+    /// The image that it boots.
+    fn boots(&self) -> Option<Package> {
+        match &self.job {
+            Job::Host => None,
+            Job::Guest(_) => Some(TESTS),
+            Job::Tool(case) => case.boots().then_some(KERNEL),
+        }
+    }
+
+    /// Cargo's tests use every processor already.
+    fn runs_alone(&self) -> bool {
+        matches!(self.job, Job::Host)
+    }
+}
+
+/// All cases, in the order in which they begin.
+fn table() -> Vec<Case> {
+    let host = [Case {
+        name: "host/cargo-test".into(),
+        job: Job::Host,
+    }];
+    let guests = guest::CELLS.map(|cell| Case {
+        name: format!("guest/{}", cell.name),
+        job: Job::Guest(cell),
+    });
+    let tools = tool::CASES.map(|case| Case {
+        name: format!("tool/{}", case.name),
+        job: Job::Tool(case),
+    });
+    host.into_iter().chain(guests).chain(tools).collect()
+}
+
+/// What the cases run with.
+struct World {
+    /// This tool's own binary.
+    tool: PathBuf,
+    qemu: PathBuf,
+    kernel: Result<Image, String>,
+    tests: Result<Image, String>,
+    folder: PathBuf,
+}
+
+/// `cargo xtask test`; ends with the line of the totals.
+///
+/// # Errors
+/// When no test can be run at all.
+pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
+    let cases = select(args)?;
+    if args.list {
+        for case in &cases {
+            println!("{}", case.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let interrupted = interrupted()?;
+    let world = World::new(args, &cases)?;
+    let progress = Progress::start(format!("{} test cases", cases.len()));
+    let total = Mutex::new(Report::default());
+    let running = Mutex::new(Vec::<String>::new());
+    let show = || {
+        progress.update(lock(&running).join(", "));
+    };
+    let run = |case: &Case| {
+        let name = case.name.as_str();
+        lock(&running).push(name.to_owned());
+        show();
+        progress.begin(name);
+        let report = world.run(case);
+        lock(&running).retain(|other| other != name);
+        show();
+        progress.print(report.lines(name));
+        lock(&total).add(report);
+    };
+
+    let (alone, together): (Vec<&Case>, Vec<&Case>) =
+        cases.iter().partition(|case| case.runs_alone());
+    alone.into_iter().for_each(run);
+    let waiting = Mutex::new(together.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while !interrupted.load(Ordering::Relaxed) {
+                    let Some(case) = lock(&waiting).next() else {
+                        break;
+                    };
+                    run(case);
+                }
+            });
+        }
+    });
+
+    drop(progress);
+    if interrupted.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    let total = lock(&total);
+    println!("{}", total.total());
+    Ok(if total.is_success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The cases that are asked for.
+fn select(args: &TestArgs) -> Result<Vec<Case>> {
+    let cases: Vec<Case> = table()
+        .into_iter()
+        .filter(|case| !args.guest_only || case.boots().is_some())
+        .filter(|case| !args.host_only || case.boots().is_none())
+        .filter(|case| {
+            args.filter
+                .as_ref()
+                .is_none_or(|word| case.name.contains(word))
+        })
+        .collect();
+    if cases.is_empty() {
+        bail!(
+            "no test case has {:?} in its name; `cargo xtask test --list` shows them",
+            args.filter.as_deref().unwrap_or_default()
+        );
+    }
+    Ok(cases)
+}
+
+/// A case that panicked leaves nothing half done in these.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl World {
+    /// Sets up what `cases` need, and builds what they boot.
+    fn new(args: &TestArgs, cases: &[Case]) -> Result<Self> {
+        // Before cargo's tests put another binary in this one's place.
+        let tool = std::env::current_exe().context("cannot find this tool's own binary")?;
+        let boots = |package: Package| {
+            cases
+                .iter()
+                .any(|case| case.boots().is_some_and(|boots| boots.name == package.name))
+        };
+        let (qemu, toolchain) = if boots(KERNEL) || boots(TESTS) {
+            let (qemu, toolchain) = setup::everything(&args.setup)?;
+            (qemu, Some(toolchain))
+        } else {
+            (PathBuf::new(), None)
+        };
+        let build = |package: Package, toolchain: Option<&Toolchain>| match toolchain {
+            Some(toolchain) if boots(package) => {
+                Image::build(package, toolchain).map_err(|error| format!("{error:#}"))
+            }
+            _ => Err(format!("{} was not built", package.name)),
+        };
+        Ok(Self {
+            tool,
+            qemu,
+            kernel: build(KERNEL, toolchain.as_ref()),
+            tests: build(TESTS, toolchain.as_ref()),
+            folder: image::target_folder().join("doorbell").join("test"),
+        })
+    }
+
+    fn run(&self, case: &Case) -> Report {
+        let folder = self.folder.join(&case.name);
+        let result = fresh(&folder).and_then(|()| match &case.job {
+            Job::Host => host::run(&folder),
+            Job::Guest(cell) => guest::run(cell, self, &folder),
+            Job::Tool(case) => tool::run(case, self, &folder),
+        });
+        result.unwrap_or_else(|error| {
+            let mut report = Report::default();
+            report.fail("", format!("{error:#}"));
+            report
+        })
+    }
+}
+
+/// An empty folder for a case's logs.
+fn fresh(folder: &std::path::Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::create_dir_all(folder),
+    }
+    .with_context(|| format!("cannot make the folder {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_both_halves_make_the_whole() {
+        let cases = table();
+        let mut names: Vec<_> = cases.iter().map(|case| &case.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), cases.len());
+        let guests = cases.iter().filter(|case| case.boots().is_some()).count();
+        assert!(guests > 0 && guests < cases.len());
+    }
+}

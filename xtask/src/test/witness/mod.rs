@@ -1,0 +1,194 @@
+//! The witnesses of a guest test: what QEMU itself says over QMP ([`pci`],
+//! [`virtio`]), how many doorbells its trace counts ([`doorbells`]), and what
+//! stands on the disks afterwards ([`disks`]). The guest cannot fool them.
+//!
+//! A guest whose command line has the word `witness` prints a `checkpoint`
+//! record and waits for a byte on its serial line. Every device with a `device`
+//! record since the checkpoint before is then still being driven, and every
+//! `pci` record so far still true.
+
+pub(crate) mod disks;
+pub(crate) mod doorbells;
+pub(crate) mod pci;
+pub(crate) mod virtio;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::report::Report;
+use crate::qmp::{Qmp, QmpError};
+use crate::record::Record;
+
+/// QEMU makes its socket before the guest starts.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Which device of QEMU's is where: `0000:00:02.0` or `0xfeb00e00` to the `id=`
+/// of its command line.
+pub(crate) type Places = BTreeMap<String, String>;
+
+/// Compares at each checkpoint.
+pub(crate) struct Witness {
+    socket: PathBuf,
+    qmp: Option<Qmp>,
+    /// How many records came before the last checkpoint.
+    seen: usize,
+    checkpoints: usize,
+    pub(crate) places: Places,
+    pub(crate) report: Report,
+}
+
+impl Witness {
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            qmp: None,
+            seen: 0,
+            checkpoints: 0,
+            places: Places::new(),
+            report: Report::default(),
+        }
+    }
+
+    /// Sees a record; on a checkpoint asks QEMU, compares, and lets the guest go on.
+    pub(crate) fn observe(&mut self, record: &Record, before: &[Record]) -> Option<&'static [u8]> {
+        if record.kind() != "checkpoint" {
+            return None;
+        }
+        self.checkpoints += 1;
+        let name = record.text("name").unwrap_or("checkpoint").to_owned();
+        if let Err(error) = self.compare(&name, before) {
+            match error {
+                QmpError::Unknown(_) => self.report.skip(&name, error.to_string()),
+                _ => self.report.fail(&name, error.to_string()),
+            }
+        }
+        self.seen = before.len();
+        Some(b"\n")
+    }
+
+    /// A run without a checkpoint has been witnessed by nobody.
+    pub(crate) fn finish(&mut self) {
+        if self.checkpoints == 0 {
+            self.report.fail(
+                "checkpoints",
+                "the guest made no checkpoint for the witnesses",
+            );
+        }
+    }
+
+    fn compare(&mut self, name: &str, before: &[Record]) -> Result<(), QmpError> {
+        let mut qmp = match self.qmp.take() {
+            Some(qmp) => qmp,
+            None => Qmp::connect(&self.socket, PATIENCE)?,
+        };
+        let functions = qmp.execute("query-pci", json!({}))?;
+        self.places.extend(pci::places(&functions));
+        let tree = qmp.execute(
+            "human-monitor-command",
+            json!({"command-line": "info qtree"}),
+        )?;
+        self.places
+            .extend(virtio::mmio_places(tree.as_str().unwrap_or_default()));
+
+        let claims: Vec<&Record> = latest(before, "pci");
+        pci::compare(&functions, &claims, |what, result| {
+            self.report.check(&format!("{name}/pci/{what}"), result);
+        });
+
+        for claim in latest(&before[self.seen..], "device") {
+            let address = claim.address().unwrap_or_default();
+            let label = format!("{name}/{} {address}", claim.text("device").unwrap_or("?"));
+            let Some(id) = self.places.get(address) else {
+                self.report
+                    .fail(&label, format!("QEMU has no device at {address}"));
+                continue;
+            };
+            let answers = virtio::ask(&mut qmp, id, claim)?;
+            virtio::compare(&answers, claim, |what, result| {
+                self.report.check(&format!("{label}/{what}"), result);
+            });
+        }
+        self.qmp = Some(qmp);
+        Ok(())
+    }
+}
+
+/// The last record of `kind` for each address, in their order.
+fn latest<'a>(records: &'a [Record], kind: &str) -> Vec<&'a Record> {
+    let mut found: Vec<&Record> = Vec::new();
+    for record in records.iter().filter(|record| record.kind() == kind) {
+        found.retain(|other| other.address() != record.address());
+        found.push(record);
+    }
+    found
+}
+
+/// A field that the guest writes as hexadecimal text, or as a number.
+pub(crate) fn hex(value: &Value) -> Option<u64> {
+    match value.as_str() {
+        Some(text) => u64::from_str_radix(text.trim_start_matches("0x"), 16).ok(),
+        None => value.as_u64(),
+    }
+}
+
+/// `Ok` where both sides say the same.
+pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    guest: T,
+    qemu: T,
+) -> Result<(), String> {
+    if guest == qemu {
+        Ok(())
+    } else {
+        Err(format!("{what}: the guest says {guest:x?}, QEMU {qemu:x?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_record_of_an_address_counts() {
+        let record = |text: &str| Record::parse(text).unwrap();
+        let records = [
+            record(r#"{"v":1,"kind":"device","bdf":"a","n":1}"#),
+            record(r#"{"v":1,"kind":"device","mmio":"b","n":2}"#),
+            record(r#"{"v":1,"kind":"pci","bdf":"a","n":3}"#),
+            record(r#"{"v":1,"kind":"device","bdf":"a","n":4}"#),
+        ];
+        let numbers: Vec<_> = latest(&records, "device")
+            .iter()
+            .map(|record| record.number("n").unwrap())
+            .collect();
+        assert_eq!(numbers, [2, 4]);
+    }
+
+    #[test]
+    fn numbers_come_as_text_or_as_numbers() {
+        assert_eq!(hex(&json!("0xfeb0")), Some(0xfeb0));
+        assert_eq!(hex(&json!("1af4")), Some(0x1af4));
+        assert_eq!(hex(&json!(16)), Some(16));
+        assert_eq!(hex(&json!(null)), None);
+        assert_eq!(hex(&json!("no")), None);
+    }
+
+    #[test]
+    fn nobody_to_ask_is_a_failure_and_the_guest_goes_on() {
+        let mut witness = Witness {
+            socket: "/no/such/socket".into(),
+            ..Witness::new(PathBuf::new())
+        };
+        witness.socket = "/no/such/socket".into();
+        let checkpoint = Record::parse(r#"{"v":1,"kind":"checkpoint","name":"c"}"#).unwrap();
+        assert_eq!(witness.observe(&checkpoint, &[]), Some(b"\n".as_slice()));
+        assert_eq!(witness.report.failed(), 1);
+
+        let mut silent = Witness::new(PathBuf::new());
+        silent.finish();
+        assert_eq!(silent.report.failed(), 1);
+    }
+}

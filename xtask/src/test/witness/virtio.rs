@@ -1,0 +1,240 @@
+//! `x-query-virtio-status` and `x-query-virtio-queue-status` against the
+//! guest's `device` records.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{Places, hex, same};
+use crate::qmp::{Qmp, QmpError};
+use crate::record::Record;
+
+/// Feature bits for which QEMU may have no name yet; it then gives the number.
+const NUMBERS: [(&str, u32); 6] = [
+    ("VIRTIO_F_ORDER_PLATFORM", 36),
+    ("VIRTIO_F_SR_IOV", 37),
+    ("VIRTIO_F_IN_ORDER", 35),
+    ("VIRTIO_F_NOTIFICATION_DATA", 38),
+    ("VIRTIO_F_NOTIF_CONFIG_DATA", 39),
+    ("VIRTIO_F_RING_RESET", 40),
+];
+
+/// What QEMU says about one device.
+pub(crate) struct Answers {
+    pub(crate) status: Value,
+    /// One for each queue that the guest claims.
+    pub(crate) queues: Vec<Value>,
+}
+
+/// Asks about the device with this `id=`.
+///
+/// # Errors
+/// When QEMU doesn't answer.
+pub(crate) fn ask(qmp: &mut Qmp, id: &str, claim: &Record) -> Result<Answers, QmpError> {
+    let list = qmp.execute("x-query-virtio", json!({}))?;
+    let path = list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|device| device["path"].as_str())
+        .find(|path| path.split('/').any(|part| part == id))
+        .ok_or_else(|| QmpError::Protocol(format!("no virtio device {id} in {list}")))?;
+    let status = qmp.execute("x-query-virtio-status", json!({"path": path}))?;
+    let queues = claimed_queues(claim)
+        .map(|queue| {
+            let arguments = json!({"path": path, "queue": queue["index"]});
+            qmp.execute("x-query-virtio-queue-status", arguments)
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Answers { status, queues })
+}
+
+fn claimed_queues(claim: &Record) -> impl Iterator<Item = &Value> {
+    claim.value()["queues"].as_array().into_iter().flatten()
+}
+
+/// Where virtio-mmio devices with an `id=` are, from `info qtree`.
+pub(crate) fn mmio_places(tree: &str) -> Places {
+    let mut places = Places::new();
+    let mut address = None;
+    for line in tree.lines().map(str::trim) {
+        if let Some(range) = line.strip_prefix("mmio ") {
+            let start = range.split('/').next().unwrap_or_default();
+            address = u64::from_str_radix(start, 16).ok();
+        } else if let Some(device) = line.strip_prefix("dev: virtio-mmio,") {
+            // Its address stands below it.
+            let _ = device;
+            address = None;
+        } else if let Some(device) = line.strip_prefix("dev: virtio-")
+            && let (Some(address), Some((_, id))) = (address.take(), device.split_once("id \""))
+            && let Some(id) = id.strip_suffix('"').filter(|id| !id.is_empty())
+        {
+            places.insert(format!("{address:#x}"), id.to_owned());
+        }
+    }
+    places
+}
+
+/// Compares the device's status, its features and each queue.
+pub(crate) fn compare(
+    answers: &Answers,
+    claim: &Record,
+    mut check: impl FnMut(&str, Result<(), String>),
+) {
+    let legacy = matches!(claim.text("transport"), Some("pci-legacy" | "mmio-v1"));
+    check("status", status(&answers.status, legacy));
+    check("features", features(&answers.status, claim));
+    for (theirs, ours) in answers.queues.iter().zip(claimed_queues(claim)) {
+        check(&format!("queue {}", ours["index"]), queue(theirs, ours));
+    }
+}
+
+/// A device that is being driven has exactly these bits.
+fn status(qemu: &Value, legacy: bool) -> Result<(), String> {
+    let mut expected = BTreeSet::from(["ACKNOWLEDGE", "DRIVER", "DRIVER_OK"].map(str::to_owned));
+    if !legacy {
+        expected.insert("FEATURES_OK".into());
+    }
+    let names = names(&qemu["status"]["statuses"]);
+    let found = names
+        .iter()
+        .map(|name| name.trim_start_matches("VIRTIO_CONFIG_S_").to_owned())
+        .collect();
+    same("the status", expected, found)
+}
+
+fn features(qemu: &Value, claim: &Record) -> Result<(), String> {
+    let theirs = &qemu["guest-features"];
+    let mut found: BTreeSet<String> = names(&theirs["transports"]);
+    found.extend(names(&theirs["dev-features"]));
+    // QEMU has Linux's names for some; the specification's have no RING.
+    found = found
+        .into_iter()
+        .map(|name| name.replace("VIRTIO_RING_F_", "VIRTIO_F_"))
+        .collect();
+    let mut unnamed = theirs["unknown-dev-features"].as_u64().unwrap_or_default();
+    for (name, bit) in NUMBERS {
+        if unnamed & 1 << bit != 0 {
+            unnamed &= !(1 << bit);
+            found.insert(name.to_owned());
+        }
+    }
+    let ours: BTreeSet<String> = claim.value()["features"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(|name| name.replace("VIRTIO_RING_F_", "VIRTIO_F_"))
+        .collect();
+    same("the features", ours, found)?;
+    same("features without a name", 0, unnamed)
+}
+
+fn queue(qemu: &Value, guest: &Value) -> Result<(), String> {
+    same(
+        "its size",
+        guest["size"].as_u64(),
+        qemu["vring-num"].as_u64(),
+    )?;
+    // The guest may leave these out.
+    for (name, key) in [
+        ("desc", "vring-desc"),
+        ("avail", "vring-avail"),
+        ("used", "vring-used"),
+        ("used_idx", "used-idx"),
+        ("avail_idx", "last-avail-idx"),
+    ] {
+        if !guest[name].is_null() {
+            same(name, hex(&guest[name]), qemu[key].as_u64())?;
+        }
+    }
+    Ok(())
+}
+
+/// QEMU writes `NAME: what it means`.
+fn names(list: &Value) -> BTreeSet<String> {
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(|text| text.split(':').next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers() -> Answers {
+        Answers {
+            status: json!({
+                "status": {"statuses": [
+                    "VIRTIO_CONFIG_S_ACKNOWLEDGE: Valid virtio device found",
+                    "VIRTIO_CONFIG_S_DRIVER: Guest OS compatible with device",
+                    "VIRTIO_CONFIG_S_FEATURES_OK: Feature negotiation complete",
+                    "VIRTIO_CONFIG_S_DRIVER_OK: Driver setup and ready"]},
+                "guest-features": {
+                    "transports": ["VIRTIO_RING_F_EVENT_IDX: Used & avail.", "VIRTIO_F_VERSION_1: v1"],
+                    "dev-features": ["VIRTIO_BLK_F_FLUSH: Flush"],
+                    "unknown-dev-features": 1u64 << 40}
+            }),
+            queues: vec![
+                json!({"vring-num": 256, "vring-desc": 0x1000, "vring-avail": 0x2000,
+                "vring-used": 0x3000, "used-idx": 7, "last-avail-idx": 8}),
+            ],
+        }
+    }
+
+    fn claim() -> Value {
+        json!({"v":1,"kind":"device","device":"virtio-blk","bdf":"0000:00:01.0",
+            "transport":"pci-modern","notify":"mmio",
+            "features":["VIRTIO_F_VERSION_1","VIRTIO_F_EVENT_IDX","VIRTIO_BLK_F_FLUSH","VIRTIO_F_RING_RESET"],
+            "queues":[{"index":0,"size":256,"desc":"0x1000","used_idx":7}]})
+    }
+
+    fn failures(claim: &Value) -> Vec<String> {
+        let mut failed = Vec::new();
+        let record = Record::parse(&claim.to_string()).unwrap();
+        compare(&answers(), &record, |what, result| {
+            if result.is_err() {
+                failed.push(what.to_owned());
+            }
+        });
+        failed
+    }
+
+    #[test]
+    fn an_honest_guest_passes() {
+        assert_eq!(failures(&claim()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_lie_is_seen() {
+        let lies = [
+            ("/features/0", json!("VIRTIO_F_RING_PACKED"), "features"),
+            ("/features/3", json!("VIRTIO_F_EVENT_IDX"), "features"),
+            ("/transport", json!("pci-legacy"), "status"),
+            ("/queues/0/size", json!(128), "queue 0"),
+            ("/queues/0/desc", json!("0x4000"), "queue 0"),
+            ("/queues/0/used_idx", json!(8), "queue 0"),
+        ];
+        for (field, lie, expected) in lies {
+            let mut claim = claim();
+            *claim.pointer_mut(field).unwrap() = lie;
+            assert_eq!(failures(&claim), [expected], "{field}");
+        }
+    }
+
+    #[test]
+    fn mmio_devices_are_found_in_the_tree() {
+        let tree = "  dev: virtio-mmio, id \"\"\n    mmio 00000000feb00e00/0000000000000200\n    \
+                    bus: virtio-mmio-bus.7\n      dev: virtio-blk-device, id \"blk0\"\n  \
+                    dev: virtio-mmio, id \"\"\n    mmio 00000000feb00c00/0000000000000200\n    \
+                    bus: virtio-mmio-bus.6\n  dev: virtio-mmio, id \"\"\n    \
+                    mmio 00000000feb00a00/0000000000000200\n      dev: virtio-rng-device, id \"rng0\"\n";
+        let places = mmio_places(tree);
+        assert_eq!(places["0xfeb00e00"], "blk0");
+        assert_eq!(places["0xfeb00a00"], "rng0");
+        assert_eq!(places.len(), 2);
+    }
+}
