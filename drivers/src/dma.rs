@@ -220,16 +220,42 @@ pub mod fake {
 
     use super::{Dma, DmaError, DmaMemory, NonNull};
 
-    /// Device addresses differ from pointers by this much, so that a driver that
-    /// confuses the two is found out.
-    const OFFSET: u64 = 0x0100_0000_0000_0000;
+    /// The first device address: above 32 bits, and in a legacy device's reach.
+    /// Addresses are not pointers, so that a driver that confuses the two is found
+    /// out.
+    const FIRST: u64 = 0x1_0000_0000;
 
     /// Memory from the host's allocator. It knows which device addresses are
-    /// allocated, and refuses a fake device any others.
+    /// allocated, refuses a fake device any others, and gives none out twice.
     #[derive(Debug, Default)]
     pub struct FakeDma {
-        live: Mutex<BTreeMap<u64, usize>>,
+        state: Mutex<State>,
         budget: Option<usize>,
+    }
+
+    #[derive(Debug, Default)]
+    struct State {
+        /// By device address.
+        live: BTreeMap<u64, DmaMemory>,
+        /// How much of the device addresses was given out.
+        given: u64,
+    }
+
+    // SAFETY: the pointers are to memory that the state owns.
+    unsafe impl Send for State {}
+
+    impl State {
+        /// Where the CPU sees the `len` bytes that a device sees at `address`, if
+        /// they are inside one region.
+        fn find(&self, address: u64, len: usize) -> Option<*mut u8> {
+            let (start, memory) = self.live.range(..=address).next_back()?;
+            let offset = (address - start) as usize;
+            if offset.checked_add(len)? > memory.size {
+                return None;
+            }
+            // SAFETY: inside the region.
+            Some(unsafe { memory.pointer.as_ptr().add(offset) })
+        }
     }
 
     impl FakeDma {
@@ -240,30 +266,23 @@ pub mod fake {
 
         /// How many regions are allocated.
         pub fn live(&self) -> usize {
-            self.live.lock().unwrap().len()
+            self.state.lock().unwrap().live.len()
         }
 
         /// Whether the `len` bytes that a device sees at `address` are inside one
         /// allocated region.
         pub fn is_shared(&self, address: u64, len: usize) -> bool {
-            let live = self.live.lock().unwrap();
-            let region = live.range(..=address).next_back();
-            region.is_some_and(|(start, size)| address - start + len as u64 <= *size as u64)
+            self.state.lock().unwrap().find(address, len).is_some()
         }
 
-        /// Where the CPU sees the `len` bytes that a device sees at `address`;
-        /// panics if they are not inside one allocated region.
+        /// Where the CPU sees the `len` bytes that a device sees at `address`.
+        ///
+        /// # Panics
+        ///
+        /// If they are not inside one allocated region.
         pub fn cpu_pointer(&self, address: u64, len: usize) -> *mut u8 {
-            let live = self.live.lock().unwrap();
-            let (start, size) = live
-                .range(..=address)
-                .next_back()
-                .unwrap_or_else(|| panic!("a device was given {address:#x}, which is no shared memory"));
-            assert!(
-                address + len as u64 <= start + *size as u64,
-                "a device was given {len} bytes at {address:#x}, past a region of {size} at {start:#x}"
-            );
-            (address - OFFSET) as *mut u8
+            let found = self.state.lock().unwrap().find(address, len);
+            found.unwrap_or_else(|| panic!("{len} bytes at {address:#x} are no shared memory"))
         }
     }
 
@@ -271,24 +290,31 @@ pub mod fake {
     // that go through `cpu_pointer`.
     unsafe impl Dma for FakeDma {
         fn allocate(&self, size: usize, align: usize) -> Result<DmaMemory, DmaError> {
-            let mut live = self.live.lock().unwrap();
-            let used: usize = live.values().sum();
+            let mut state = self.state.lock().unwrap();
+            let used: usize = state.live.values().map(|memory| memory.size).sum();
             if self.budget.is_some_and(|budget| used + size > budget) {
                 return Err(DmaError { size, align });
             }
             let layout = Layout::from_size_align(size, align).unwrap();
             // SAFETY: `DmaRegion::new` refuses a size of zero.
             let pointer = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap();
-            let address = pointer.as_ptr().addr() as u64 + OFFSET;
-            pointer.as_ptr().expose_provenance();
-            live.insert(address, size);
-            Ok(DmaMemory { pointer, address, size, align })
+            let address = FIRST + state.given.next_multiple_of(align as u64);
+            // One byte apart at least: no access reaches from one into the next.
+            state.given = address - FIRST + size as u64 + 1;
+            let memory = DmaMemory { pointer, address, size, align };
+            state.live.insert(address, memory);
+            Ok(memory)
         }
 
         unsafe fn free(&self, memory: DmaMemory) {
-            let known = self.live.lock().unwrap().remove(&memory.address);
-            assert_eq!(known, Some(memory.size), "freed something else than was allocated");
-            // A device that still uses the memory shows in the test's results.
+            let known = self.state.lock().unwrap().live.remove(&memory.address);
+            let known = known.expect("freed what was not allocated");
+            assert_eq!(
+                (known.pointer, known.size, known.align),
+                (memory.pointer, memory.size, memory.align),
+                "freed something else than was allocated"
+            );
+            // A driver that still uses the memory shows in the test's results.
             // SAFETY: allocated above with this layout.
             unsafe {
                 memory.pointer.write_bytes(0xdb, memory.size);

@@ -393,15 +393,14 @@ pub fn with_device<R>(
 pub fn device_record(
     unit: &Unit,
     path: (Interface, NotifyPath),
-    driven: &mut dyn Driven,
+    features: Features,
+    queue: QueueMut<'_, SplitRing<KernelDma>>,
     about: String,
 ) -> DeviceRecord {
-    let features = driven.features();
     let names = features.iter().map(|bit| match Features::name(bit, unit.device_type) {
         Some((prefix, name)) => format!("{prefix}{name}"),
         None => format!("bit {bit}"),
     });
-    let queue = driven.queue();
     let addresses = queue.addresses();
     let queues = [QueueRecord {
         index: queue.index(),

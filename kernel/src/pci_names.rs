@@ -43,7 +43,8 @@ const DEVICES: &[(u16, u16, &str)] = &[
 
 /// Names of classes, by their first two bytes (PCI Code and ID Assignment).
 const CLASSES: &[(u8, u8, &str)] = &[
-    (0x00, 0x00, "Unclassified device"),
+    (0x00, 0x00, "Non-VGA unclassified device"),
+    (0x00, 0xff, "Unclassified device"),
     (0x01, 0x00, "SCSI storage controller"),
     (0x01, 0x01, "IDE interface"),
     (0x01, 0x06, "SATA controller"),

@@ -27,17 +27,21 @@ pub(crate) struct Image {
 pub(crate) struct Package {
     pub(crate) name: &'static str,
     pub(crate) binary: &'static str,
+    /// The feature that the binary needs; empty for none.
+    pub(crate) feature: &'static str,
 }
 
 /// The unikernel.
 pub(crate) const KERNEL: Package = Package {
     name: "doorbell-kernel",
     binary: "doorbell",
+    feature: "",
 };
 /// The guest tests.
 pub(crate) const TESTS: Package = Package {
     name: "doorbell-tests",
     binary: "doorbell-tests",
+    feature: "image",
 };
 
 /// The workspace's root.
@@ -93,6 +97,8 @@ impl Image {
                 package.name,
                 "--bin",
                 package.binary,
+                "--features",
+                package.feature,
             ])
             .arg("--message-format=json-render-diagnostics")
             .current_dir(workspace())

@@ -445,3 +445,8 @@ fn check_written<D: Dma>(request: &Request<D>, written: u32) -> Result<(), Devic
         Err(DeviceError::BadAnswer { status: 0, written })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod disk;
+#[cfg(test)]
+mod tests;

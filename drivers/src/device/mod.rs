@@ -29,6 +29,10 @@ fn check_type<T: Transport>(transport: &T, expected: u16) -> Result<(), DeviceEr
 
 /// Checks that a blocking call would meet no other request's end.
 fn check_idle<R: Ring>(queue: &VirtQueue<R>) -> Result<(), DeviceError> {
+    // What a device had that was given up stays in flight for ever.
+    if let Err(error @ QueueError::Broken) = queue.next_token() {
+        return Err(error.into());
+    }
     match queue.in_flight() {
         0 => Ok(()),
         in_flight => Err(DeviceError::Busy { in_flight }),

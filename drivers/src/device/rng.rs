@@ -142,3 +142,6 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,7 +142,11 @@ unsafe fn read_one(
     match mask >> 1 & 3 {
         0 => {
             bar.kind = BarKind::Memory32;
-            bar.settle(u64::from(raw & !0xf), sign_extend(mask & !0xf), u64::from(u32::MAX));
+            bar.settle(
+                u64::from(raw & !0xf),
+                sign_extend(mask & !0xf),
+                u64::from(u32::MAX),
+            );
         }
         2 if has_next => {
             bar.kind = BarKind::Memory64;
@@ -240,19 +244,28 @@ mod tests {
     fn bars(function: FakeFunction) -> [Option<Bar>; 6] {
         let pci = FakePci::new().with(0, 0, function);
         let registers = || -> Vec<u32> {
-            (4..10).map(|dword| pci.read32(PciAddress::new(0, 0, 0, 0), dword * 4)).collect()
+            (4..10)
+                .map(|dword| pci.read32(PciAddress::new(0, 0, 0, 0), dword * 4))
+                .collect()
         };
         let before = registers();
         // SAFETY: there is no device.
         let bars = unsafe { read(&pci, PciAddress::new(0, 0, 0, 0), 6) };
-        assert_eq!(registers(), before, "sizing leaves the registers as they were");
+        assert_eq!(
+            registers(),
+            before,
+            "sizing leaves the registers as they were"
+        );
         bars
     }
 
     #[test]
     fn kinds_sizes_and_addresses() {
         let all = bars(
-            FakeFunction::transitional_rng().at(0, 0xc040).at(1, 0xfebd_1000).at(4, 0x8_0000_4000),
+            FakeFunction::transitional_rng()
+                .at(0, 0xc040)
+                .at(1, 0xfebd_1000)
+                .at(4, 0x8_0000_4000),
         );
         let said: Vec<_> = all
             .iter()
@@ -273,7 +286,9 @@ mod tests {
     #[test]
     fn large_and_narrow_ones() {
         let all = bars(
-            FakeFunction::endpoint(1, 1).memory64_bar(0, 8 << 30, true).bar(2, 1, 0xff00),
+            FakeFunction::endpoint(1, 1)
+                .memory64_bar(0, 8 << 30, true)
+                .bar(2, 1, 0xff00),
         );
         assert_eq!(all[0].unwrap().size, 8 << 30);
         assert_eq!(all[2].unwrap().size, 256, "a decoder of 16 bits");

@@ -115,7 +115,12 @@ impl Window {
     fn new(width: WindowWidth, first: u64, last: u64) -> Self {
         let range = AddressRange::new(first, last);
         let usable = range.filter(|range| range.first != 0);
-        Self { width, range: usable, changed: range != usable, ..Self::ABSENT }
+        Self {
+            width,
+            range: usable,
+            changed: range != usable,
+            ..Self::ABSENT
+        }
     }
 }
 
@@ -180,7 +185,10 @@ impl Bridge {
     ) {
         let window = self.window(kind);
         // A base above the limit closes a window (3.2.5.6).
-        let closed = AddressRange { first: 0xfff0_f000, last: 0 };
+        let closed = AddressRange {
+            first: 0xfff0_f000,
+            last: 0,
+        };
         let AddressRange { first, last } = window.range.unwrap_or(closed);
         let memory = (first >> 16 & 0xfff0) as u32 | (last as u32 & 0xfff0_0000);
         let wide = window.width == WindowWidth::Bits64;
@@ -195,7 +203,11 @@ impl Bridge {
                 let io = (first >> 8 & 0xf0) as u32 | (last as u32 & 0xf000);
                 write(registers::IO_WINDOW, io);
                 if width == WindowWidth::Bits32 {
-                    let upper = if is_closed { 0 } else { first >> 16 | last & 0xffff_0000 };
+                    let upper = if is_closed {
+                        0
+                    } else {
+                        first >> 16 | last & 0xffff_0000
+                    };
                     write(registers::IO_WINDOW_UPPER, upper as u32);
                 }
             }
@@ -252,7 +264,10 @@ unsafe fn read_io(config: &(impl ConfigSpace + ?Sized), address: PciAddress) -> 
         return Window::ABSENT;
     }
     let (width, [upper_first, upper_last]) = if io & 0xf == 1 {
-        (WindowWidth::Bits32, halves(config.read32(address, registers::IO_WINDOW_UPPER)))
+        (
+            WindowWidth::Bits32,
+            halves(config.read32(address, registers::IO_WINDOW_UPPER)),
+        )
     } else {
         (WindowWidth::Bits16, [0, 0])
     };
@@ -276,7 +291,10 @@ unsafe fn read_prefetchable(config: &(impl ConfigSpace + ?Sized), address: PciAd
     let [first, last] = halves(register);
     let (width, [upper_first, upper_last]) = if first & 0xf == 1 {
         let upper = |offset| u64::from(config.read32(address, offset)) << 32;
-        let uppers = [registers::PREFETCHABLE_BASE_UPPER, registers::PREFETCHABLE_LIMIT_UPPER];
+        let uppers = [
+            registers::PREFETCHABLE_BASE_UPPER,
+            registers::PREFETCHABLE_LIMIT_UPPER,
+        ];
         (WindowWidth::Bits64, uppers.map(upper))
     } else {
         (WindowWidth::Bits32, [0, 0])

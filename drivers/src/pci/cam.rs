@@ -35,7 +35,10 @@ impl<S: IoSpace> Cam<S> {
     /// The machine has this mechanism at ports 0xCF8 to 0xCFF, and nobody else
     /// uses it at the same time.
     pub unsafe fn new(ports: S) -> Self {
-        Self { ports, native: false }
+        Self {
+            ports,
+            native: false,
+        }
     }
 
     fn answers(&self) -> bool {
@@ -75,7 +78,10 @@ impl Cam<crate::port::X86Ports> {
     ///
     /// As for [`new`](Self::new).
     pub unsafe fn native() -> Self {
-        Self { ports: crate::port::X86Ports, native: true }
+        Self {
+            ports: crate::port::X86Ports,
+            native: true,
+        }
     }
 
     /// Uses this processor's ports if the mechanism answers there: the address
@@ -94,7 +100,9 @@ impl Cam<crate::port::X86Ports> {
 
 impl<S: IoSpace> ConfigRegionAccess for Cam<S> {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        let Some(select) = Self::select(address, offset) else { return !0 };
+        let Some(select) = Self::select(address, offset) else {
+            return !0;
+        };
         // SAFETY: the ports are the mechanism's (`new`).
         unsafe {
             self.ports.write32(CONFIG_ADDRESS, select);
@@ -103,7 +111,9 @@ impl<S: IoSpace> ConfigRegionAccess for Cam<S> {
     }
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
-        let Some(select) = Self::select(address, offset) else { return };
+        let Some(select) = Self::select(address, offset) else {
+            return;
+        };
         // SAFETY: the ports are the mechanism's (`new`); the caller answers for
         // what the write does.
         unsafe {
@@ -230,18 +240,27 @@ mod tests {
         let cam = unsafe { Cam::new(&log) };
         // SAFETY: as above.
         unsafe { cam.write16(PciAddress::new(0, 0, 1, 0), 4, 7) };
-        assert_eq!(*log.0.borrow(), [Access::Write(0xcf8, 0x8000_0804), Access::Write(0xcfc, 7)]);
+        assert_eq!(
+            *log.0.borrow(),
+            [Access::Write(0xcf8, 0x8000_0804), Access::Write(0xcfc, 7)]
+        );
         log.0.borrow_mut().clear();
         // SAFETY: as above.
         unsafe { cam.write8(PciAddress::new(0, 0, 1, 0), 0x3c, 0xb) };
-        assert_eq!(log.0.borrow().last(), Some(&Access::Write(0xcfc, 0x1005_1a0b)));
+        assert_eq!(
+            log.0.borrow().last(),
+            Some(&Access::Write(0xcfc, 0x1005_1a0b))
+        );
     }
 
     #[test]
     fn a_port_that_does_not_hold_the_address_is_no_mechanism() {
         let log = Log::default();
         // SAFETY: no ports are accessed.
-        assert!(!unsafe { Cam::new(&log) }.answers(), "it reads as the vendor ID of the fake");
+        assert!(
+            !unsafe { Cam::new(&log) }.answers(),
+            "it reads as the vendor ID of the fake"
+        );
         assert_eq!(log.0.borrow()[1], Access::Write(0xcf8, 1 << 31));
         assert_eq!(log.0.borrow().len(), 3, "nothing is written back");
     }
@@ -254,7 +273,11 @@ mod tests {
         unsafe {
             assert!(Cam::native().notifier(address, 0x90, 1).is_some());
             assert!(Cam::native().notifier(address, 0x190, 1).is_none());
-            assert!(Cam::new(&Log::default()).notifier(address, 0x90, 1).is_none());
+            assert!(
+                Cam::new(&Log::default())
+                    .notifier(address, 0x90, 1)
+                    .is_none()
+            );
         }
     }
 }

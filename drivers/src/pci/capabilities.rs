@@ -47,17 +47,32 @@ impl Capability {
 
     /// The byte at `at` bytes from the capability's start; `None` if it is not
     /// in configuration space.
-    pub fn read8(&self, config: &(impl ConfigSpace + ?Sized), address: PciAddress, at: u16) -> Option<u8> {
+    pub fn read8(
+        &self,
+        config: &(impl ConfigSpace + ?Sized),
+        address: PciAddress,
+        at: u16,
+    ) -> Option<u8> {
         Some(config.read8(address, self.register(at, 1)?))
     }
 
     /// As [`read8`](Self::read8), 16 bits wide; also `None` if not aligned.
-    pub fn read16(&self, config: &(impl ConfigSpace + ?Sized), address: PciAddress, at: u16) -> Option<u16> {
+    pub fn read16(
+        &self,
+        config: &(impl ConfigSpace + ?Sized),
+        address: PciAddress,
+        at: u16,
+    ) -> Option<u16> {
         Some(config.read16(address, self.register(at, 2)?))
     }
 
     /// As [`read16`](Self::read16), 32 bits wide.
-    pub fn read32(&self, config: &(impl ConfigSpace + ?Sized), address: PciAddress, at: u16) -> Option<u32> {
+    pub fn read32(
+        &self,
+        config: &(impl ConfigSpace + ?Sized),
+        address: PciAddress,
+        at: u16,
+    ) -> Option<u32> {
         Some(config.read32(address, self.register(at, 4)?))
     }
 }
@@ -79,13 +94,22 @@ impl fmt::Display for CapabilityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Loop { address, offset } => {
-                write!(f, "the capability list of {address} comes back to offset {offset:#05x}")
+                write!(
+                    f,
+                    "the capability list of {address} comes back to offset {offset:#05x}"
+                )
             }
             Self::OutOfRange { address, offset } => {
-                write!(f, "the capability list of {address} leads to offset {offset:#05x}, outside of it")
+                write!(
+                    f,
+                    "the capability list of {address} leads to offset {offset:#05x}, outside of it"
+                )
             }
             Self::Gone { address, offset } => {
-                write!(f, "the capability of {address} at offset {offset:#05x} reads as all ones")
+                write!(
+                    f,
+                    "the capability of {address} at offset {offset:#05x} reads as all ones"
+                )
             }
         }
     }
@@ -130,18 +154,25 @@ pub fn standard<C: ConfigSpace + ?Sized>(config: &C, address: PciAddress) -> Cap
 ///
 /// Only a PCI Express function has one. A conventional function reads there as
 /// all ones or zeros, and its list is empty as well.
-pub fn extended<C: ConfigSpace + ?Sized>(
-    config: &C,
-    address: PciAddress,
-) -> Capabilities<'_, C> {
-    let first = if config.size() > 0x100 { config.read32(address, 0x100) } else { 0 };
+pub fn extended<C: ConfigSpace + ?Sized>(config: &C, address: PciAddress) -> Capabilities<'_, C> {
+    let first = if config.size() > 0x100 {
+        config.read32(address, 0x100)
+    } else {
+        0
+    };
     let next = if first == 0 || first == !0 { 0 } else { 0x100 };
     Capabilities::new(config, address, List::Extended, next)
 }
 
 impl<'c, C: ConfigSpace + ?Sized> Capabilities<'c, C> {
     fn new(config: &'c C, address: PciAddress, list: List, next: u16) -> Self {
-        Self { config, address, list, next, visited: [0; 16] }
+        Self {
+            config,
+            address,
+            list,
+            next,
+            visited: [0; 16],
+        }
     }
 }
 
@@ -176,7 +207,12 @@ impl<C: ConfigSpace + ?Sized> Iterator for Capabilities<'_, C> {
             List::Extended => (header & 0xffff, header >> 16 & 0xf, header >> 20),
         };
         self.next = next as u16;
-        Some(Ok(Capability { id: id as u16, version: version as u8, offset, end }))
+        Some(Ok(Capability {
+            id: id as u16,
+            version: version as u8,
+            offset,
+            end,
+        }))
     }
 }
 
@@ -195,8 +231,9 @@ mod tests {
 
     #[test]
     fn each_capability_is_listed_once_in_the_lists_order() {
-        let function =
-            FakeFunction::endpoint(1, 2).capability(9, &[8, 1, 2, 3, 4, 5]).capability(0x11, &[]);
+        let function = FakeFunction::endpoint(1, 2)
+            .capability(9, &[8, 1, 2, 3, 4, 5])
+            .capability(0x11, &[]);
         let pci = machine(function);
         let list: Result<Vec<_>, _> = standard(&pci, ADDRESS()).collect();
         let list = list.unwrap();
@@ -206,15 +243,25 @@ mod tests {
         assert_eq!(list[0].read16(&pci, ADDRESS(), 4), Some(0x0302));
         assert_eq!(list[0].read16(&pci, ADDRESS(), 3), None, "not aligned");
         assert_eq!(list[0].read32(&pci, ADDRESS(), 0xbc), Some(0));
-        assert_eq!(list[0].read32(&pci, ADDRESS(), 0xc0), None, "beyond 256 bytes");
+        assert_eq!(
+            list[0].read32(&pci, ADDRESS(), 0xc0),
+            None,
+            "beyond 256 bytes"
+        );
         assert_eq!(list[0].read8(&pci, ADDRESS(), u16::MAX), None);
     }
 
     #[test]
     fn a_list_without_a_status_bit_is_empty() {
-        let function = FakeFunction::endpoint(1, 2).register(0x34, 0x40).register(0x40, 0x11);
+        let function = FakeFunction::endpoint(1, 2)
+            .register(0x34, 0x40)
+            .register(0x40, 0x11);
         assert_eq!(standard(&machine(function), ADDRESS()).count(), 0);
-        assert_eq!(standard(&FakePci::new(), ADDRESS()).count(), 0, "nobody answers");
+        assert_eq!(
+            standard(&FakePci::new(), ADDRESS()).count(),
+            0,
+            "nobody answers"
+        );
     }
 
     #[test]
@@ -234,12 +281,32 @@ mod tests {
 
     #[test]
     fn links_out_of_the_list_and_ones_are_errors() {
-        let pci = machine(FakeFunction::endpoint(1, 2).capability(9, &[]).register(0x40, 0x1009));
+        let pci = machine(
+            FakeFunction::endpoint(1, 2)
+                .capability(9, &[])
+                .register(0x40, 0x1009),
+        );
         let last = standard(&pci, ADDRESS()).last().unwrap();
-        assert_eq!(last, Err(CapabilityError::OutOfRange { address: ADDRESS(), offset: 0x10 }));
-        let pci = machine(FakeFunction::endpoint(1, 2).capability(9, &[]).register(0x40, !0));
+        assert_eq!(
+            last,
+            Err(CapabilityError::OutOfRange {
+                address: ADDRESS(),
+                offset: 0x10
+            })
+        );
+        let pci = machine(
+            FakeFunction::endpoint(1, 2)
+                .capability(9, &[])
+                .register(0x40, !0),
+        );
         let last = standard(&pci, ADDRESS()).last().unwrap();
-        assert_eq!(last, Err(CapabilityError::Gone { address: ADDRESS(), offset: 0x40 }));
+        assert_eq!(
+            last,
+            Err(CapabilityError::Gone {
+                address: ADDRESS(),
+                offset: 0x40
+            })
+        );
     }
 
     #[test]
@@ -253,7 +320,12 @@ mod tests {
             function = function.register(offset, u32::from((offset + 4) & 0xfff) << 20 | 0x1_0003);
         }
         let pci = machine(function);
-        assert_eq!(standard(&pci, ADDRESS()).filter(|entry| entry.is_ok()).count(), 48);
+        assert_eq!(
+            standard(&pci, ADDRESS())
+                .filter(|entry| entry.is_ok())
+                .count(),
+            48
+        );
         let list: Vec<_> = extended(&pci, ADDRESS()).collect();
         assert_eq!(list.len(), 960);
         let first = list[0].unwrap();
@@ -265,7 +337,13 @@ mod tests {
     fn an_extended_list_that_loops_ends() {
         let function = FakeFunction::endpoint(1, 2).register(0x100, 0x1001_0003);
         let list: Vec<_> = extended(&machine(function), ADDRESS()).collect();
-        assert_eq!(list[1], Err(CapabilityError::Loop { address: ADDRESS(), offset: 0x100 }));
+        assert_eq!(
+            list[1],
+            Err(CapabilityError::Loop {
+                address: ADDRESS(),
+                offset: 0x100
+            })
+        );
         assert_eq!(list.len(), 2);
     }
 }

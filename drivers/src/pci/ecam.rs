@@ -43,9 +43,18 @@ impl EcamWindow {
     ) -> Result<Self, EcamError> {
         let needed = length(first, last)?;
         if (region.len() as u64) < needed {
-            return Err(EcamError::TooShort { first, last, len: region.len() as u64 });
+            return Err(EcamError::TooShort {
+                first,
+                last,
+                len: region.len() as u64,
+            });
         }
-        Ok(Self { segment, first, last, region })
+        Ok(Self {
+            segment,
+            first,
+            last,
+            region,
+        })
     }
 
     /// Maps the buses `first` to `last` of an MCFG entry whose base address is
@@ -80,7 +89,9 @@ impl EcamWindow {
 }
 
 fn length(first: u8, last: u8) -> Result<u64, EcamError> {
-    let buses = last.checked_sub(first).ok_or(EcamError::BusOrder { first, last })?;
+    let buses = last
+        .checked_sub(first)
+        .ok_or(EcamError::BusOrder { first, last })?;
     Ok((u64::from(buses) + 1) * BUS)
 }
 
@@ -103,10 +114,16 @@ impl fmt::Display for EcamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::BusOrder { first, last } => {
-                write!(f, "ECAM begins with bus {first:#04x}, after its last bus {last:#04x}")
+                write!(
+                    f,
+                    "ECAM begins with bus {first:#04x}, after its last bus {last:#04x}"
+                )
             }
             Self::TooShort { first, last, len } => {
-                write!(f, "{len:#x} bytes are too few for the ECAM of buses {first:#04x} to {last:#04x}")
+                write!(
+                    f,
+                    "{len:#x} bytes are too few for the ECAM of buses {first:#04x} to {last:#04x}"
+                )
             }
             Self::BadBase { base } => write!(f, "no ECAM can be at {base:#x}"),
             Self::Map(error) => error.fmt(f),
@@ -148,7 +165,8 @@ impl<'a> Ecam<'a> {
 
 impl ConfigRegionAccess for Ecam<'_> {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        self.register(address, offset).map_or(!0, |register| u32::from_le(register.ptr().read()))
+        self.register(address, offset)
+            .map_or(!0, |register| u32::from_le(register.ptr().read()))
     }
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
@@ -211,9 +229,11 @@ mod tests {
         let mut memory = Vec::new();
         let windows = [window(&mut memory)];
         let ecam = Ecam::new(&windows);
-        for address in
-            [PciAddress::new(1, 6, 0, 0), PciAddress::new(1, 3, 0, 0), PciAddress::new(0, 4, 0, 0)]
-        {
+        for address in [
+            PciAddress::new(1, 6, 0, 0),
+            PciAddress::new(1, 3, 0, 0),
+            PciAddress::new(0, 4, 0, 0),
+        ] {
             assert_eq!(ecam.read32(address, 0), !0);
             // SAFETY: nothing is there.
             unsafe { ecam.write(address, 0, 7) };

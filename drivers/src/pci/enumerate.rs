@@ -27,7 +27,11 @@ pub struct StorageTooSmall {
 
 impl fmt::Display for StorageTooSmall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there are {} PCI functions, and room for {}", self.needed, self.room)
+        write!(
+            f,
+            "there are {} PCI functions, and room for {}",
+            self.needed, self.room
+        )
     }
 }
 
@@ -79,8 +83,10 @@ impl<'a> Topology<'a> {
             }
         }
         let room = storage.len();
-        let functions =
-            storage.get_mut(..found).ok_or(StorageTooSmall { needed: found, room })?;
+        let functions = storage.get_mut(..found).ok_or(StorageTooSmall {
+            needed: found,
+            room,
+        })?;
         Ok(Self { functions })
     }
 
@@ -91,7 +97,9 @@ impl<'a> Topology<'a> {
 
     /// The function at `address`, if there is one.
     pub fn find(&self, address: PciAddress) -> Option<&Function> {
-        self.functions.iter().find(|function| function.address == address)
+        self.functions
+            .iter()
+            .find(|function| function.address == address)
     }
 
     /// The functions on the bus right behind the bridge with index `bridge`, or
@@ -109,10 +117,16 @@ impl<'a> Topology<'a> {
 
 /// The indices of all functions behind a bridge, or of all there are.
 pub(crate) fn subtree(functions: &[Function], bridge: Option<usize>) -> Range<usize> {
-    let Some(bridge) = bridge else { return 0..functions.len() };
-    let Some(top) = functions.get(bridge) else { return 0..0 };
+    let Some(bridge) = bridge else {
+        return 0..functions.len();
+    };
+    let Some(top) = functions.get(bridge) else {
+        return 0..0;
+    };
     let behind = &functions[bridge + 1..];
-    let end = behind.iter().position(|function| function.depth <= top.depth);
+    let end = behind
+        .iter()
+        .position(|function| function.depth <= top.depth);
     bridge + 1..bridge + 1 + end.unwrap_or(behind.len())
 }
 
@@ -145,7 +159,10 @@ mod tests {
     }
 
     fn addresses(functions: &[Function]) -> Vec<std::string::String> {
-        functions.iter().map(|function| function.address.to_string()[5..].into()).collect()
+        functions
+            .iter()
+            .map(|function| function.address.to_string()[5..].into())
+            .collect()
     }
 
     #[test]
@@ -155,20 +172,38 @@ mod tests {
             .with(0, 0, device(1))
             .with(2, 0, port().child(0, 0, device(2)))
             .with(2, 1, port())
-            .with(2, 5, port().child(0, 0, device(3).multi_function()).child(0, 3, device(4)))
+            .with(
+                2,
+                5,
+                port()
+                    .child(0, 0, device(3).multi_function())
+                    .child(0, 3, device(4)),
+            )
             .with(31, 7, device(9));
         let (numbers, functions) = walk(&pci, &[BusRange::ALL]);
-        assert_eq!(numbers, BusNumbers { kept: 0, assigned: 3, without: 0 });
+        assert_eq!(
+            numbers,
+            BusNumbers {
+                kept: 0,
+                assigned: 3,
+                without: 0
+            }
+        );
         assert_eq!(
             addresses(&functions),
-            ["00:00.0", "00:02.0", "01:00.0", "00:02.1", "00:02.5", "03:00.0", "03:00.3"],
+            [
+                "00:00.0", "00:02.0", "01:00.0", "00:02.1", "00:02.5", "03:00.0", "03:00.3"
+            ],
             "31.7 has no function 0"
         );
         let parents: Vec<_> = functions.iter().map(|function| function.parent).collect();
         assert_eq!(parents, [None, None, Some(1), None, None, Some(4), Some(4)]);
         assert_eq!(functions[1].port, Some(PortType::RootPort));
         let bridge = functions[4].bridge().unwrap();
-        assert_eq!((bridge.primary, bridge.secondary, bridge.subordinate), (0, 3, 3));
+        assert_eq!(
+            (bridge.primary, bridge.secondary, bridge.subordinate),
+            (0, 3, 3)
+        );
     }
 
     #[test]
@@ -185,17 +220,29 @@ mod tests {
         );
         let function = &walk(&pci, &[BusRange::ALL]).1[0];
         assert_eq!((function.vendor, function.device), (0x1af4, 0x1042));
-        assert_eq!((function.class, function.subclass, function.prog_if), (1, 0, 2));
-        assert_eq!((function.subsystem_vendor, function.subsystem_device), (0x1af4, 0x1100));
+        assert_eq!(
+            (function.class, function.subclass, function.prog_if),
+            (1, 0, 2)
+        );
+        assert_eq!(
+            (function.subsystem_vendor, function.subsystem_device),
+            (0x1af4, 0x1100)
+        );
         assert_eq!((function.interrupt_pin, function.interrupt_line), (1, 0xb));
         assert_eq!(function.command.bits(), 0x0407);
         assert_eq!(function.rom, Some(0x4_0000));
-        assert_eq!(pci.read32(function.address, 4), 0x2000_0407, "the command is restored");
+        assert_eq!(
+            pci.read32(function.address, 4),
+            0x2000_0407,
+            "the command is restored"
+        );
     }
 
     #[test]
     fn a_host_bridge_never_stops_decoding() {
-        let host = FakeFunction::endpoint(0x8086, 0x29c0).class(0x06_0000).command(7);
+        let host = FakeFunction::endpoint(0x8086, 0x29c0)
+            .class(0x06_0000)
+            .command(7);
         let pci = FakePci::new().with(0, 0, host.memory_bar(0, 4096));
         assert!(walk(&pci, &[BusRange::ALL]).1[0].bars[0].is_none());
         assert!(pci.take_writes().is_empty());
@@ -206,21 +253,41 @@ mod tests {
         let bridge = FakeFunction::bridge;
         let pci = FakePci::new()
             .with(1, 0, bridge().child(0, 0, device(1)))
-            .with(2, 0, bridge().buses(0, 1, 3).child(0, 0, bridge().buses(1, 2, 2)))
+            .with(
+                2,
+                0,
+                bridge().buses(0, 1, 3).child(0, 0, bridge().buses(1, 2, 2)),
+            )
             .with(3, 0, bridge().buses(0, 3, 2).child(0, 0, device(2)))
             .with(4, 0, bridge().buses(0, 9, 9));
         let (numbers, functions) = walk(&pci, &[BusRange::ALL]);
-        assert_eq!(numbers, BusNumbers { kept: 3, assigned: 2, without: 0 });
+        assert_eq!(
+            numbers,
+            BusNumbers {
+                kept: 3,
+                assigned: 2,
+                without: 0
+            }
+        );
         assert_eq!(
             addresses(&functions),
-            ["00:01.0", "0a:00.0", "00:02.0", "01:00.0", "00:03.0", "0b:00.0", "00:04.0"],
+            [
+                "00:01.0", "0a:00.0", "00:02.0", "01:00.0", "00:03.0", "0b:00.0", "00:04.0"
+            ],
             "3-2 is no range; the longest gap is the one after 9"
         );
         // A second look finds nothing to do.
         pci.take_writes();
         // SAFETY: there is no device.
         let numbers = unsafe { number_buses(&pci, &[BusRange::ALL]) };
-        assert_eq!(numbers, BusNumbers { kept: 5, assigned: 0, without: 0 });
+        assert_eq!(
+            numbers,
+            BusNumbers {
+                kept: 5,
+                assigned: 0,
+                without: 0
+            }
+        );
         assert!(pci.take_writes().is_empty());
     }
 
@@ -241,7 +308,15 @@ mod tests {
         // The bridges' own device ID is 1.
         assert_eq!(
             found,
-            [(0, 0, 1), (1, 1, 1), (2, 2, 9), (0, 0, 1), (3, 1, 2), (0, 0, 1), (4, 1, 3)]
+            [
+                (0, 0, 1),
+                (1, 1, 1),
+                (2, 2, 9),
+                (0, 0, 1),
+                (3, 1, 2),
+                (0, 0, 1),
+                (4, 1, 3)
+            ]
         );
     }
 
@@ -249,18 +324,34 @@ mod tests {
     fn a_bridge_that_leads_back_is_not_followed() {
         let functions = look(
             &FakePci::new()
-                .with(1, 0, FakeFunction::bridge().buses(0, 0, 255).child(0, 0, device(1)))
+                .with(
+                    1,
+                    0,
+                    FakeFunction::bridge()
+                        .buses(0, 0, 255)
+                        .child(0, 0, device(1)),
+                )
                 .with(2, 0, FakeFunction::bridge().buses(0, 7, 3))
-                .with(3, 0, FakeFunction::bridge().buses(0, 2, 4).child(
+                .with(
+                    3,
                     0,
-                    0,
-                    FakeFunction::bridge().buses(2, 2, 4),
-                )),
+                    FakeFunction::bridge().buses(0, 2, 4).child(
+                        0,
+                        0,
+                        FakeFunction::bridge().buses(2, 2, 4),
+                    ),
+                ),
             &[BusRange::ALL],
         );
         let why: Vec<_> = functions
             .iter()
-            .map(|function| function.bridge().unwrap().unnumbered.map(|why| why.to_string()))
+            .map(|function| {
+                function
+                    .bridge()
+                    .unwrap()
+                    .unnumbered
+                    .map(|why| why.to_string())
+            })
             .collect();
         assert_eq!(
             why,
@@ -280,9 +371,20 @@ mod tests {
             .with(1, 0, bridge().child(0, 0, bridge().child(0, 0, bridge())))
             .with(2, 0, bridge().child(0, 0, device(7)))
             .with(3, 0, device(8));
-        let roots = [BusRange { segment: 0, first: 0, last: 2 }];
+        let roots = [BusRange {
+            segment: 0,
+            first: 0,
+            last: 2,
+        }];
         let (numbers, functions) = walk(&pci, &roots);
-        assert_eq!(numbers, BusNumbers { kept: 0, assigned: 2, without: 2 });
+        assert_eq!(
+            numbers,
+            BusNumbers {
+                kept: 0,
+                assigned: 2,
+                without: 2
+            }
+        );
         let why: Vec<_> = functions
             .iter()
             .filter_map(|function| function.bridge()?.unnumbered)
@@ -290,7 +392,10 @@ mod tests {
             .collect();
         assert_eq!(
             why,
-            ["no bus number left: none after 0x02 leads to it", "no bus number left in 0x01-0x02"]
+            [
+                "no bus number left: none after 0x02 leads to it",
+                "no bus number left in 0x01-0x02"
+            ]
         );
         assert_eq!(functions.last().unwrap().device, 8);
     }
@@ -298,15 +403,33 @@ mod tests {
     #[test]
     fn numbers_that_leave_none_for_the_bridges_behind_are_given_anew() {
         // As qboot leaves it: the bridges on bus 0 have one bus each.
-        let switch = FakeFunction::bridge().child(0, 0, FakeFunction::bridge().child(0, 0, device(5)));
+        let switch =
+            FakeFunction::bridge().child(0, 0, FakeFunction::bridge().child(0, 0, device(5)));
         let pci = FakePci::new()
-            .with(2, 0, FakeFunction::bridge().buses(0, 2, 2).child(0, 0, switch))
-            .with(3, 0, FakeFunction::bridge().buses(0, 1, 1).child(0, 0, device(6)));
+            .with(
+                2,
+                0,
+                FakeFunction::bridge().buses(0, 2, 2).child(0, 0, switch),
+            )
+            .with(
+                3,
+                0,
+                FakeFunction::bridge().buses(0, 1, 1).child(0, 0, device(6)),
+            );
         let (numbers, functions) = walk(&pci, &[BusRange::ALL]);
-        assert_eq!(numbers, BusNumbers { kept: 0, assigned: 4, without: 0 });
+        assert_eq!(
+            numbers,
+            BusNumbers {
+                kept: 0,
+                assigned: 4,
+                without: 0
+            }
+        );
         assert_eq!(
             addresses(&functions),
-            ["00:02.0", "01:00.0", "02:00.0", "03:00.0", "00:03.0", "04:00.0"]
+            [
+                "00:02.0", "01:00.0", "02:00.0", "03:00.0", "00:03.0", "04:00.0"
+            ]
         );
     }
 
@@ -320,14 +443,19 @@ mod tests {
         assert_eq!(numbers.assigned, 255);
         assert_eq!(functions.len(), 256);
         let last = functions.last().unwrap();
-        assert_eq!((last.address.bus(), last.device, last.depth), (255, 0x1234, 255));
+        assert_eq!(
+            (last.address.bus(), last.device, last.depth),
+            (255, 0x1234, 255)
+        );
     }
 
     #[test]
     fn a_bus_full_of_functions_behind_each_of_255_bridges() {
         let mut pci = FakePci::new();
         for place in 0..255 {
-            let bridge = FakeFunction::bridge().multi_function().child(0, 0, device(3));
+            let bridge = FakeFunction::bridge()
+                .multi_function()
+                .child(0, 0, device(3));
             pci = pci.with(place >> 3, place & 7, bridge.child(31, 0, device(4)));
         }
         let (numbers, functions) = walk(&pci, &[BusRange::ALL]);
@@ -337,7 +465,9 @@ mod tests {
 
     #[test]
     fn below_a_port_only_device_0_is_looked_for() {
-        let port = FakeFunction::root_port().child(0, 0, device(1)).child(1, 0, device(2));
+        let port = FakeFunction::root_port()
+            .child(0, 0, device(1))
+            .child(1, 0, device(2));
         let (_, functions) = walk(&FakePci::new().with(1, 0, port), &[BusRange::ALL]);
         assert_eq!(addresses(&functions), ["00:01.0", "01:00.0"]);
     }
@@ -349,13 +479,32 @@ mod tests {
             .root(0x40)
             .with(2, 0, FakeFunction::bridge().child(5, 0, device(2)));
         let roots = [
-            BusRange { segment: 0, first: 0, last: 0x3f },
-            BusRange { segment: 0, first: 0x40, last: 0xff },
-            BusRange { segment: 7, first: 0, last: 0xff },
-            BusRange { segment: 0, first: 9, last: 8 },
+            BusRange {
+                segment: 0,
+                first: 0,
+                last: 0x3f,
+            },
+            BusRange {
+                segment: 0,
+                first: 0x40,
+                last: 0xff,
+            },
+            BusRange {
+                segment: 7,
+                first: 0,
+                last: 0xff,
+            },
+            BusRange {
+                segment: 0,
+                first: 9,
+                last: 8,
+            },
         ];
         let (_, functions) = walk(&pci, &roots);
-        assert_eq!(addresses(&functions), ["00:01.0", "01:04.0", "40:02.0", "41:05.0"]);
+        assert_eq!(
+            addresses(&functions),
+            ["00:01.0", "01:04.0", "40:02.0", "41:05.0"]
+        );
         let parents: Vec<_> = functions.iter().map(|function| function.parent).collect();
         assert_eq!(parents, [None, Some(0), None, Some(2)]);
     }
@@ -368,30 +517,54 @@ mod tests {
         let error = unsafe { Topology::enumerate(&pci, &[BusRange::ALL], &mut storage) };
         let error = error.unwrap_err();
         assert_eq!(error, StorageTooSmall { needed: 2, room: 1 });
-        assert_eq!(error.to_string(), "there are 2 PCI functions, and room for 1");
+        assert_eq!(
+            error.to_string(),
+            "there are 2 PCI functions, and room for 1"
+        );
     }
 
     #[test]
     fn nothing_at_all() {
         assert_eq!(count(&FakePci::new(), &[BusRange::ALL]), 0);
-        assert_eq!(count(&FakePci::new().with(0, 0, FakeFunction::endpoint(0, 0)), &[BusRange::ALL]), 0);
+        assert_eq!(
+            count(
+                &FakePci::new().with(0, 0, FakeFunction::endpoint(0, 0)),
+                &[BusRange::ALL]
+            ),
+            0
+        );
     }
 
     #[test]
     fn children_and_search() {
         let pci = FakePci::new()
-            .with(1, 0, FakeFunction::bridge().child(0, 0, device(1)).child(1, 0, device(2)))
+            .with(
+                1,
+                0,
+                FakeFunction::bridge()
+                    .child(0, 0, device(1))
+                    .child(1, 0, device(2)),
+            )
             .with(2, 0, device(3));
         walk(&pci, &[BusRange::ALL]);
         let mut storage = vec![Function::default(); 8];
         // SAFETY: there is no device.
-        let topology = unsafe { Topology::enumerate(&pci, &[BusRange::ALL], &mut storage) }.unwrap();
-        let children = |bridge| topology.children(bridge).map(|child| child.0).collect::<Vec<_>>();
+        let topology =
+            unsafe { Topology::enumerate(&pci, &[BusRange::ALL], &mut storage) }.unwrap();
+        let children = |bridge| {
+            topology
+                .children(bridge)
+                .map(|child| child.0)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(children(None), [0, 3]);
         assert_eq!(children(Some(0)), [1, 2]);
         assert_eq!(children(Some(3)), []);
         assert_eq!(children(Some(99)), []);
-        assert_eq!(topology.find(PciAddress::new(0, 1, 1, 0)).unwrap().device, 2);
+        assert_eq!(
+            topology.find(PciAddress::new(0, 1, 1, 0)).unwrap().device,
+            2
+        );
         assert!(topology.find(PciAddress::new(0, 1, 2, 0)).is_none());
     }
 }

@@ -163,7 +163,8 @@ impl FakeFunction {
     pub fn memory64_bar(self, index: u8, size: u64, prefetchable: bool) -> Self {
         let mask = !(size - 1);
         let bits = 4 | if prefetchable { 8 } else { 0 };
-        self.bar(index, bits, mask as u32).bar(index + 1, 0, (mask >> 32) as u32)
+        self.bar(index, bits, mask as u32)
+            .bar(index + 1, 0, (mask >> 32) as u32)
     }
 
     /// A BAR register by its fixed and its writable bits.
@@ -261,7 +262,10 @@ impl FakeFunction {
             reg::MEMORY_WINDOW..=reg::PREFETCHABLE_LIMIT_UPPER if bridge => MEMORY,
             _ => 0,
         };
-        assert!(decodes & busy == 0, "register {offset:#x} written while the function decodes it");
+        assert!(
+            decodes & busy == 0,
+            "register {offset:#x} written while the function decodes it"
+        );
         let (old, writable) = (self.registers[index], self.writable[index]);
         let kept = old & !writable & !(value & self.clear_by_one[index]);
         self.registers[index] = kept | value & writable;
@@ -315,17 +319,25 @@ impl FakeFunction {
             if mask == 0 && value & 0xf == 0 {
                 continue;
             }
-            let (bit, space) =
-                if value & 1 != 0 { (IO, Space::Io) } else { (MEMORY, Space::Memory) };
+            let (bit, space) = if value & 1 != 0 {
+                (IO, Space::Io)
+            } else {
+                (MEMORY, Space::Memory)
+            };
             let (mut address, mut ones) = (u64::from(value & mask), u64::from(mask) | !0 << 32);
             if value & 7 == 4 {
                 address |= u64::from(self.get(offset + 4)) << 32;
-                ones = u64::from(self.writable[usize::from(offset / 4) + 1]) << 32 | u64::from(mask);
+                ones =
+                    u64::from(self.writable[usize::from(offset / 4) + 1]) << 32 | u64::from(mask);
                 index += 1;
             }
             // As in QEMU, a BAR at 0 answers to nothing.
             if command & bit != 0 && address != 0 {
-                decoded.push((number, space, AddressRange::sized(address, ones.wrapping_neg()).unwrap()));
+                decoded.push((
+                    number,
+                    space,
+                    AddressRange::sized(address, ones.wrapping_neg()).unwrap(),
+                ));
             }
         }
         decoded
@@ -361,7 +373,10 @@ impl Default for FakePci {
 impl FakePci {
     /// A root bus 0 with nothing on it.
     pub fn new() -> Self {
-        Self { roots: RefCell::new(vec![(0, Vec::new())]), writes: RefCell::default() }
+        Self {
+            roots: RefCell::new(vec![(0, Vec::new())]),
+            writes: RefCell::default(),
+        }
     }
 
     /// Puts a function on the last root bus.
@@ -411,24 +426,48 @@ fn audit(
     let mut siblings: Vec<(Space, AddressRange)> = Vec::new();
     for (place, function) in functions {
         let path = format!("{above}{:02x}.{}", place >> 3, place & 7);
-        assert_eq!(function.get(reg::COMMAND) & STATUS, STATUS, "{path}: status lost");
+        assert_eq!(
+            function.get(reg::COMMAND) & STATUS,
+            STATUS,
+            "{path}: status lost"
+        );
         let forwarded = |space, range| {
             bridge.is_none_or(|bridge| {
-                bridge.window(space).iter().any(|window| window.contains(range))
+                bridge
+                    .window(space)
+                    .iter()
+                    .any(|window| window.contains(range))
             })
         };
         for (bar, space, range) in function.decoded() {
-            assert!(forwarded(space, range), "{path}: BAR {bar} at {range} cannot be reached");
-            all.push(Decoded { path: path.to_string(), bar, space, range });
+            assert!(
+                forwarded(space, range),
+                "{path}: BAR {bar} at {range} cannot be reached"
+            );
+            all.push(Decoded {
+                path: path.to_string(),
+                bar,
+                space,
+                range,
+            });
         }
         if function.get(reg::HEADER_TYPE) >> 16 & 0x7f != 1 {
             continue;
         }
-        assert_eq!(function.get(reg::IO_WINDOW) & STATUS, STATUS, "{path}: secondary status lost");
+        assert_eq!(
+            function.get(reg::IO_WINDOW) & STATUS,
+            STATUS,
+            "{path}: secondary status lost"
+        );
         for space in [Space::Io, Space::Memory] {
             for range in function.window(space) {
-                assert!(forwarded(space, range), "{path}: window {range} cannot be reached");
-                let clash = siblings.iter().any(|(s, r)| *s == space && r.overlaps(range));
+                assert!(
+                    forwarded(space, range),
+                    "{path}: window {range} cannot be reached"
+                );
+                let clash = siblings
+                    .iter()
+                    .any(|(s, r)| *s == space && r.overlaps(range));
                 assert!(!clash, "{path}: window {range} overlaps another");
                 siblings.push((space, range));
             }
@@ -458,7 +497,11 @@ fn route(
 }
 
 impl FakePci {
-    fn with_function<T>(&self, address: PciAddress, f: impl FnOnce(&mut FakeFunction) -> T) -> Option<T> {
+    fn with_function<T>(
+        &self,
+        address: PciAddress,
+        f: impl FnOnce(&mut FakeFunction) -> T,
+    ) -> Option<T> {
         let mut roots = self.roots.borrow_mut();
         let bus = address.bus();
         let place = address.device() << 3 | address.function();
@@ -471,12 +514,19 @@ impl FakePci {
 
 impl ConfigRegionAccess for FakePci {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        assert!(offset.is_multiple_of(4) && offset < 4096, "dword {offset:#x} read");
-        self.with_function(address, |function| function.get(offset)).unwrap_or(!0)
+        assert!(
+            offset.is_multiple_of(4) && offset < 4096,
+            "dword {offset:#x} read"
+        );
+        self.with_function(address, |function| function.get(offset))
+            .unwrap_or(!0)
     }
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
-        assert!(offset.is_multiple_of(4) && offset < 4096, "dword {offset:#x} written");
+        assert!(
+            offset.is_multiple_of(4) && offset < 4096,
+            "dword {offset:#x} written"
+        );
         self.writes.borrow_mut().push((address, offset, value));
         self.with_function(address, |function| function.write(offset, value));
     }

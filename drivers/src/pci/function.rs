@@ -130,7 +130,10 @@ impl PortType {
 
     /// Whether a link is below it, with device 0 alone at its end.
     pub(crate) fn leads_to_one_device(self) -> bool {
-        matches!(self, Self::RootPort | Self::DownstreamPort | Self::PciToPcieBridge)
+        matches!(
+            self,
+            Self::RootPort | Self::DownstreamPort | Self::PciToPcieBridge
+        )
     }
 }
 
@@ -243,7 +246,8 @@ impl Function {
         };
         if matches!(function.header, Header::Endpoint) {
             let ids = config.read32(address, registers::SUBSYSTEM);
-            (function.subsystem_vendor, function.subsystem_device) = (ids as u16, (ids >> 16) as u16);
+            (function.subsystem_vendor, function.subsystem_device) =
+                (ids as u16, (ids >> 16) as u16);
         }
         // SAFETY: the caller's promise.
         unsafe { function.read_resources(config) };

@@ -15,7 +15,11 @@ impl AddressRange {
     /// The range from `first` to `last`, both included; `None` if they are not
     /// in order.
     pub const fn new(first: u64, last: u64) -> Option<Self> {
-        if first <= last { Some(Self { first, last }) } else { None }
+        if first <= last {
+            Some(Self { first, last })
+        } else {
+            None
+        }
     }
 
     /// The range of `size` addresses from `first`; `None` if there are none, or
@@ -61,7 +65,11 @@ pub struct Bytes(pub u64);
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-        let unit = if self.0 == 0 { 0 } else { self.0.trailing_zeros() / 10 };
+        let unit = if self.0 == 0 {
+            0
+        } else {
+            self.0.trailing_zeros() / 10
+        };
         write!(f, "{} {}", self.0 >> (unit * 10), UNITS[unit as usize])
     }
 }

@@ -35,7 +35,11 @@ pub enum Unassigned {
     /// The machine gives PCI none of that space.
     NoAperture { space: Space, size: u64 },
     /// Nothing free in `within` is large enough for it.
-    NoSpace { space: Space, size: u64, within: AddressRange },
+    NoSpace {
+        space: Space,
+        size: u64,
+        within: AddressRange,
+    },
     /// A bridge on the way needs a window of `size` with it, for which nothing
     /// free in `within` (a window of the bridge `of`, or the root's apertures) is
     /// large enough.
@@ -48,7 +52,12 @@ pub enum Unassigned {
     },
     /// It does not fit into what is free of its bridge's window, which holds
     /// others that keep their place.
-    WindowFull { space: Space, size: u64, bridge: PciAddress, window: AddressRange },
+    WindowFull {
+        space: Space,
+        size: u64,
+        bridge: PciAddress,
+        window: AddressRange,
+    },
     /// A bridge on the way does not forward that space.
     NoWindow { space: Space, bridge: PciAddress },
     /// The function decodes all of its BARs of a space or none, and another one,
@@ -68,12 +77,30 @@ impl fmt::Display for Unassigned {
             Self::Unset { raw: 0 } => f.write_str("not assigned"),
             Self::Unset { raw } => write!(f, "not assigned: {raw:#x} is no address for it"),
             Self::NoAperture { space, size } => {
-                write!(f, "no {space} space: PCI has none here, and it needs {}", Bytes(size))
+                write!(
+                    f,
+                    "no {space} space: PCI has none here, and it needs {}",
+                    Bytes(size)
+                )
             }
-            Self::NoSpace { space, size, within } => {
-                write!(f, "no {space} space left: {} do not fit in {within}", Bytes(size))
+            Self::NoSpace {
+                space,
+                size,
+                within,
+            } => {
+                write!(
+                    f,
+                    "no {space} space left: {} do not fit in {within}",
+                    Bytes(size)
+                )
             }
-            Self::NoWindowSpace { space, size, bridge, within, of } => {
+            Self::NoWindowSpace {
+                space,
+                size,
+                bridge,
+                within,
+                of,
+            } => {
                 write!(
                     f,
                     "no {space} space left: {} window for bridge {bridge} does not fit in {within}",
@@ -84,7 +111,12 @@ impl fmt::Display for Unassigned {
                     None => Ok(()),
                 }
             }
-            Self::WindowFull { space, size, bridge, window } => write!(
+            Self::WindowFull {
+                space,
+                size,
+                bridge,
+                window,
+            } => write!(
                 f,
                 "no {space} space left: {} do not fit in the window {window} of bridge {bridge}",
                 Bytes(size)
@@ -93,16 +125,25 @@ impl fmt::Display for Unassigned {
                 write!(f, "no {space} space: bridge {bridge} does not forward any")
             }
             Self::DecodingOff { space, because } => {
-                write!(f, "{space} decoding is off, because BAR {because} has no address")
+                write!(
+                    f,
+                    "{space} decoding is off, because BAR {because} has no address"
+                )
             }
             Self::ReservedType { bits } => {
                 write!(f, "its memory type {bits:#04b} is reserved")
             }
             Self::BadSize { mask } => {
-                write!(f, "its size is no power of two: bits {mask:#x} can be written")
+                write!(
+                    f,
+                    "its size is no power of two: bits {mask:#x} can be written"
+                )
             }
             Self::NoUpperHalf { index } => {
-                write!(f, "it is 64 bits wide, and there is no register after BAR {index}")
+                write!(
+                    f,
+                    "it is 64 bits wide, and there is no register after BAR {index}"
+                )
             }
         }
     }
@@ -132,7 +173,10 @@ pub enum Unnumbered {
 impl fmt::Display for Unnumbered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Invalid { secondary, subordinate } => write!(
+            Self::Invalid {
+                secondary,
+                subordinate,
+            } => write!(
                 f,
                 "bus numbers {secondary:#04x}-{subordinate:#04x} are not its own or unset"
             ),

@@ -29,7 +29,11 @@ pub struct BusRange {
 impl BusRange {
     /// All buses of segment 0, from root bus 0: what a machine has that says
     /// nothing else.
-    pub const ALL: Self = Self { segment: 0, first: 0, last: 0xff };
+    pub const ALL: Self = Self {
+        segment: 0,
+        first: 0,
+        last: 0xff,
+    };
 }
 
 /// What the walk does about a bridge whose bus numbers are not its own.
@@ -215,7 +219,11 @@ impl<'c, C: ConfigSpace + ?Sized> Walk<'c, C> {
         let mut cursor = Cursor::default();
         while let Some(address) = self.advance(bus, &mut cursor, &mut level.devices) {
             for number in self.numbers(address, level.last).into_iter().flatten() {
-                let seen = if once.contains(number) { &mut twice } else { &mut once };
+                let seen = if once.contains(number) {
+                    &mut twice
+                } else {
+                    &mut once
+                };
                 seen.set(number, number, true);
             }
         }
@@ -235,8 +243,10 @@ impl<'c, C: ConfigSpace + ?Sized> Walk<'c, C> {
         if !self.is_bridge(address) {
             return None;
         }
-        let [_, secondary, subordinate, _] =
-            self.config.read32(address, registers::BUS_NUMBERS).to_le_bytes();
+        let [_, secondary, subordinate, _] = self
+            .config
+            .read32(address, registers::BUS_NUMBERS)
+            .to_le_bytes();
         let possible =
             address.bus() < secondary && secondary <= subordinate && subordinate <= limit;
         possible.then_some(secondary..=subordinate)
@@ -261,7 +271,11 @@ impl<'c, C: ConfigSpace + ?Sized> Walk<'c, C> {
                 ..Level::default()
             };
         }
-        let wanted = if own { [bus, secondary, subordinate] } else { [0; 3] };
+        let wanted = if own {
+            [bus, secondary, subordinate]
+        } else {
+            [0; 3]
+        };
         if self.numbering != Numbering::Keep && wanted != [primary, secondary, subordinate] {
             self.write_numbers(address, wanted);
         }
@@ -276,8 +290,10 @@ impl<'c, C: ConfigSpace + ?Sized> Walk<'c, C> {
 
     /// Goes to the bus behind a bridge, if there is one.
     fn follow(&mut self, address: PciAddress, depth: u8) -> Followed {
-        let [_, secondary, subordinate, _] =
-            self.config.read32(address, registers::BUS_NUMBERS).to_le_bytes();
+        let [_, secondary, subordinate, _] = self
+            .config
+            .read32(address, registers::BUS_NUMBERS)
+            .to_le_bytes();
         let (bus, via) = (address.bus(), Some((address.bus(), place(address))));
         let kept = secondary > bus && self.levels[usize::from(secondary)].via == via;
         let next = if kept {
@@ -293,12 +309,19 @@ impl<'c, C: ConfigSpace + ?Sized> Walk<'c, C> {
                 return Followed::Not(Unnumbered::NoneLeft { bus, last: limit });
             };
             if self.numbering == Numbering::Keep {
-                return Followed::Not(Unnumbered::Invalid { secondary, subordinate });
+                return Followed::Not(Unnumbered::Invalid {
+                    secondary,
+                    subordinate,
+                });
             }
             self.write_numbers(address, [bus, first, last]);
             self.claimed.set(first, first, true);
-            self.levels[usize::from(first)] =
-                Level { via, last, provisional: true, ..Level::default() };
+            self.levels[usize::from(first)] = Level {
+                via,
+                last,
+                provisional: true,
+                ..Level::default()
+            };
             first
         };
         let port = PortType::read(self.config, address);
@@ -308,7 +331,11 @@ impl<'c, C: ConfigSpace + ?Sized> Walk<'c, C> {
         level.depth = depth.saturating_add(1);
         level.one_device = port.is_some_and(PortType::leads_to_one_device);
         self.enter(next);
-        if kept { Followed::Kept } else { Followed::Assigned }
+        if kept {
+            Followed::Kept
+        } else {
+            Followed::Assigned
+        }
     }
 
     /// Goes back to the bus above.
@@ -320,7 +347,10 @@ impl<'c, C: ConfigSpace + ?Sized> Walk<'c, C> {
         };
         let mut last = level.last;
         if level.provisional {
-            last = (bus..=last).rev().find(|bus| self.claimed.contains(*bus)).unwrap_or(bus);
+            last = (bus..=last)
+                .rev()
+                .find(|bus| self.claimed.contains(*bus))
+                .unwrap_or(bus);
             self.write_numbers(self.address(above, u16::from(devfn)), [above, bus, last]);
         }
         self.claimed.set(bus, last, true);
@@ -350,7 +380,12 @@ impl<C: ConfigSpace + ?Sized> Iterator for Walk<'_, C> {
             self.levels[usize::from(bus)].cursor = cursor;
             let bridge = self.is_bridge(address).then(|| self.follow(address, depth));
             self.found += 1;
-            return Some(Found { address, parent, depth, bridge });
+            return Some(Found {
+                address,
+                parent,
+                depth,
+                bridge,
+            });
         }
     }
 }

@@ -98,7 +98,7 @@ unsafe impl Transport for FakeTransport<'_> {
     }
 
     fn queue_size(&mut self, queue: u16) -> Result<QueueSize, TransportError> {
-        let size = self.device.core.borrow().queue_size(queue);
+        let size = self.device.core.borrow_mut().queue_size(queue);
         match size {
             0 => Err(TransportError::NoQueue { queue }),
             size if self.is_legacy() => Ok(QueueSize::Fixed(size)),

@@ -165,3 +165,6 @@ unsafe impl<S: IoSpace> Transport for PciLegacy<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,13 @@ const STEPS_A_BATCH: u64 = 100;
 /// The most operations in a batch.
 const MAX_BATCH: u32 = 256;
 
+/// Batches, and operations in each, by which [`Timer::batch_for`] learns what an
+/// operation costs.
+const PROBES: (u32, u32) = (8, 16);
+
+/// How many operations [`Timer::batch_for`] executes.
+pub const PROBE_OPERATIONS: u32 = PROBES.0 * PROBES.1;
+
 /// Something that is timed in turns with the others.
 pub trait Case {
     /// A name for messages.
@@ -163,10 +170,11 @@ impl Timer {
 
     /// How many of `operation` make a batch long enough for the TSC's step.
     pub fn batch_for(&mut self, operation: &impl Notify) -> u32 {
-        // The fastest of a few: interruptions make it longer only.
-        const TRIES: u32 = 16;
+        let (batches, operations) = PROBES;
         let most = u64::from(MAX_BATCH);
-        let cost = (0..8).map(|_| time(operation, TRIES)).min().unwrap_or(0) / u64::from(TRIES);
+        // The fastest of a few: interruptions make it longer only.
+        let fastest = (0..batches).map(|_| time(operation, operations)).min().unwrap_or(0);
+        let cost = fastest / u64::from(operations);
         let batch = (self.step * STEPS_A_BATCH).div_ceil(cost.max(1)).clamp(1, most) as u32;
         self.expect(batch);
         batch

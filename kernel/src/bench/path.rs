@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use doorbell::transport::{Notifier, Notify};
 use doorbell::virtio::Wait;
 
-use super::harness::time;
+use super::harness::{PROBE_OPERATIONS, time};
 use super::{Case, Series, Timer};
 use crate::arch::tsc;
 use crate::clock::Clock;
@@ -25,6 +25,8 @@ pub struct Path<'m> {
     idle: Series,
     request: Series,
     round_trip: Series,
+    /// Doorbells rung beside those that the series count.
+    others: u64,
 }
 
 impl<'m> Path<'m> {
@@ -57,7 +59,15 @@ impl<'m> Path<'m> {
         idle.batch = batch;
         let (request, round_trip) = (series("doorbell-request"), series("round-trip"));
         let label = format!("{} at {} over {interface}, {path}", unit.name(), unit.at());
-        Ok(Self { machine, unit, way, label, idle, request, round_trip })
+        // To find the batch, and to see an answer.
+        let others = u64::from(PROBE_OPERATIONS) + 1;
+        Ok(Self { machine, unit, way, label, idle, request, round_trip, others })
+    }
+
+    /// How often the doorbell was rung in all.
+    pub fn rang(&self) -> u64 {
+        let series = [&self.idle, &self.request, &self.round_trip];
+        self.others + series.map(Series::operations).iter().sum::<u64>()
     }
 }
 
@@ -71,11 +81,13 @@ impl Case for Path<'_> {
         let mut transport = drive::open(self.machine, &self.unit, self.way)?;
         let (idle, request, round_trip) =
             (&mut self.idle, &mut self.request, &mut self.round_trip);
+        let others = &mut self.others;
         drive::with_device(&clock, &mut *transport, |driven| {
             each(driven.queue().notifier(), |notifier| {
                 notifier.idle(idle, count);
                 // Nothing tells of an idle doorbell. That the device then serves
                 // a request rung in the same way tells that it was listening.
+                *others += 1;
                 confirm(driven, &clock)?;
                 idle.delivered = idle.operations();
                 notifier.requests(driven, request, count, &clock)?;

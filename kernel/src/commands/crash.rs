@@ -5,30 +5,23 @@ use alloc::boxed::Box;
 use alloc::string::ToString;
 
 use super::Command;
-use crate::arch::crash;
-
-/// The ways, by name.
-const WAYS: [(&str, fn()); 7] = [
-    ("panic", || panic!("a panic was asked for")),
-    ("null", crash::null_dereference),
-    ("divide", crash::divide_by_zero),
-    ("stack", crash::stack_overflow),
-    ("code", crash::write_to_code),
-    ("data", crash::execute_data),
-    ("opcode", crash::invalid_opcode),
-];
+use crate::arch::crash::CRASHES;
 
 /// Crashes.
 pub(super) const COMMAND: Command = Command {
     name: "crash",
-    usage: "panic|null|divide|stack|code|data|opcode",
+    usage: "panic|null|divide|stack|code|data|opcode|double",
     about: "crashes, to see what is reported",
     parse: |arguments| {
-        let mut chosen = None;
+        let mut chosen: Option<fn()> = None;
         arguments.each(|key, _| {
-            let way = WAYS.iter().find(|(name, _)| *name == key);
-            chosen = way.map(|(_, way)| *way).or(chosen);
-            Ok(way.is_some())
+            let way = match CRASHES.iter().find(|(name, _)| *name == key) {
+                Some((_, way)) => *way,
+                None if key == "panic" => || panic!("a panic was asked for"),
+                None => return Ok(false),
+            };
+            chosen = Some(way);
+            Ok(true)
         })?;
         let way = chosen.ok_or("it wants to know how".to_string())?;
         Ok(Box::new(move |_| {

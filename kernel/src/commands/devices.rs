@@ -53,8 +53,8 @@ fn skip(unit: &Unit, reason: alloc::string::String) {
     Record::Skip { case: "device", place: unit.place.clone(), reason }.emit();
 }
 
-/// A way's name, for a device that did not come up by it.
-pub(super) fn name(way: Way) -> &'static str {
+/// A way's name: interface and notification.
+pub fn name(way: Way) -> &'static str {
     use doorbell::transport::pci_modern::NotifyChoice;
     match way {
         Way::Legacy => "pci-legacy, pio",
@@ -71,7 +71,8 @@ fn try_way(machine: &Machine, unit: &Unit, way: Way) -> bool {
         let path = (transport.interface(), transport.notify_path());
         drive::with_device(&machine.clock, &mut *transport, |driven| {
             let about = driven.exercise(&machine.clock).map_err(|error| error.to_string())?;
-            Ok(drive::device_record(unit, path, driven, about))
+            let features = driven.features();
+            Ok(drive::device_record(unit, path, features, driven.queue(), about))
         })
     });
     match result {

@@ -166,7 +166,7 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
     println!();
     println!("Cycles an operation, net of the empty loop. {}", world.describe());
     println!(
-        "{:<17}{:<13}{:<13}{:<11}{:<8}{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+        "{:<17}{:<12}{:<13}{:<11}{:<14}{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
         "case", "device", "at", "transport", "notify", "n", "min", "p50", "p90", "p99", "p99.9", "max", "mean"
     );
     for case in ["baseline", "testdev", "doorbell-idle", "doorbell-request", "round-trip"] {
@@ -181,7 +181,7 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
                 ),
             };
             println!(
-                "{:<17}{:<13}{:<13}{:<19}{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+                "{:<17}{:<12}{:<13}{:<25}{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
                 summary.case,
                 summary.device,
                 place.unwrap_or("-"),

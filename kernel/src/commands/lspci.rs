@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use doorbell::pci::{Bar, Bytes, ConfigSpace, Function, WindowKind, capabilities};
+use doorbell::pci::{Bar, Bytes, ConfigSpace, Function, PciAddress, WindowKind, capabilities};
 use doorbell::transport::pci::{self as virtio_pci, Structures};
 use pci_types::CommandRegister;
 use virtio_spec::pci::CapCfgType;
@@ -61,9 +61,16 @@ fn lspci(machine: &Machine, verbose: bool, numeric: bool) -> u32 {
     0
 }
 
+/// The address, without the segment where that is 0, as Linux's `lspci` has it.
+fn short(address: PciAddress) -> String {
+    let text = address.to_string();
+    text.strip_prefix("0000:").map_or(text.clone(), ToString::to_string)
+}
+
 /// The line that `lspci` prints on Linux, `-nn` style: names, then numbers.
 fn line(function: &Function, numeric: bool) -> String {
     let Function { address, vendor, device, class, subclass, revision, prog_if, .. } = function;
+    let address = short(*address);
     let code = format!("{class:02x}{subclass:02x}");
     let id = format!("{vendor:04x}:{device:04x}");
     let tail = match (revision, prog_if) {
@@ -210,7 +217,7 @@ fn virtio_lines(config: &dyn ConfigSpace, function: &Function) -> Vec<String> {
 }
 
 /// The record of a function.
-fn record(pci: &Pci, function: &Function) -> PciRecord {
+pub fn record(pci: &Pci, function: &Function) -> PciRecord {
     let bars = function.bars.iter().flatten().map(|bar| BarRecord {
         bar: bar.index,
         kind: bar.kind.to_string(),

@@ -10,6 +10,9 @@ mod info;
 mod lspci;
 mod shell;
 
+pub use devices::name as way_name;
+pub use lspci::record as pci_record;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;

@@ -59,7 +59,9 @@ pub(crate) fn everything(args: &SetupArgs) -> Result<(PathBuf, Toolchain)> {
         Ok(found) => found,
         Err(why) => {
             say::note(format!("{why:#}"));
-            toolchain::fetch(args.toolchain)?
+            let found = toolchain::fetch(args.toolchain)?;
+            say::note(format!("Rust for the guest: {}", found.about));
+            found
         }
     };
     Ok((qemu, toolchain))

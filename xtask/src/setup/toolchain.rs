@@ -161,8 +161,8 @@ pub(crate) fn look(way: Way) -> Result<Toolchain> {
 /// When no way that is asked for can be gone.
 pub(crate) fn fetch(way: Way) -> Result<Toolchain> {
     match way {
-        Way::Installed => installed(),
-        Way::BuildStd => build_std(),
+        Way::Installed => installed().context(format!("`rustup target add {TARGET}` would help")),
+        Way::BuildStd => build_std().context("`rustup component add rust-src` would help"),
         Way::Rustup => rustup().and_then(|()| installed()),
         Way::Debian => install_debian(),
         Way::Auto => match rustup().and_then(|()| installed()) {
@@ -292,8 +292,8 @@ fn linker(sysroot: &Path) -> Result<Vec<(&'static str, OsString)>> {
         return Ok(vec![]);
     }
     let found = find_program("rust-lld")
-        .or_else(|| find_program("ld.lld"))
         .or_else(|| rust_lld(&active().ok()?.sysroot))
+        .or_else(|| find_program("ld.lld"))
         .with_context(|| format!("no linker (rust-lld or ld.lld) for {}", sysroot.display()))?;
     Ok(vec![(SETTING, found.into())])
 }

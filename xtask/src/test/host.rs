@@ -26,11 +26,17 @@ pub(crate) fn run(folder: &Path) -> Result<Report> {
         .status()
         .context("cannot execute cargo")?;
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut report = read(&String::from_utf8_lossy(&text));
+    let text = String::from_utf8_lossy(&text);
+    let mut report = read(&text);
     if !status.success() && report.failed() == 0 {
+        let error = text.lines().find(|line| line.starts_with("error"));
         report.fail(
             "",
-            format!("cargo test ended with {status}; see {}", path.display()),
+            format!(
+                "cargo test ended with {status}: {}; see {}",
+                error.unwrap_or("no error named"),
+                path.display()
+            ),
         );
     }
     Ok(report)

@@ -18,7 +18,10 @@ impl FreeList {
 
     /// Nothing is free.
     pub(crate) const fn new() -> Self {
-        Self { ranges: [AddressRange { first: 0, last: 0 }; Self::CAPACITY], len: 0 }
+        Self {
+            ranges: [AddressRange { first: 0, last: 0 }; Self::CAPACITY],
+            len: 0,
+        }
     }
 
     /// These are free. A range that overlaps an earlier one is left out.
@@ -38,14 +41,20 @@ impl FreeList {
 
     fn insert(&mut self, range: AddressRange) {
         if self.len == Self::CAPACITY {
-            let sizes = self.ranges().iter().enumerate().map(|(index, free)| (free.size(), index));
+            let sizes = self
+                .ranges()
+                .iter()
+                .enumerate()
+                .map(|(index, free)| (free.size(), index));
             let (size, smallest) = sizes.min().unwrap_or((0, 0));
             if range.size() <= size {
                 return;
             }
             self.remove(smallest);
         }
-        let place = self.ranges().partition_point(|free| free.first < range.first);
+        let place = self
+            .ranges()
+            .partition_point(|free| free.first < range.first);
         self.ranges.copy_within(place..self.len, place + 1);
         self.ranges[place] = range;
         self.len += 1;
@@ -61,10 +70,16 @@ impl FreeList {
         let whole = self.ranges[index];
         self.remove(index);
         if whole.first < taken.first {
-            self.insert(AddressRange { first: whole.first, last: taken.first - 1 });
+            self.insert(AddressRange {
+                first: whole.first,
+                last: taken.first - 1,
+            });
         }
         if taken.last < whole.last {
-            self.insert(AddressRange { first: taken.last + 1, last: whole.last });
+            self.insert(AddressRange {
+                first: taken.last + 1,
+                last: whole.last,
+            });
         }
     }
 
@@ -105,8 +120,16 @@ mod tests {
         let mut list = FreeList::of(&[range(0x1010, 0x10ff), range(0x2000, 0x2fff)]);
         assert_eq!(list.allocate(0x100, 0x100, !0), Some(0x2000));
         assert_eq!(list.allocate(0x20, 0x20, !0), Some(0x1020));
-        assert_eq!(list.allocate(0x10, 0x10, !0), Some(0x1010), "the gap before");
-        assert_eq!(list.allocate(0xf00, 0x100, 0x2ffe), None, "one beyond the limit");
+        assert_eq!(
+            list.allocate(0x10, 0x10, !0),
+            Some(0x1010),
+            "the gap before"
+        );
+        assert_eq!(
+            list.allocate(0xf00, 0x100, 0x2ffe),
+            None,
+            "one beyond the limit"
+        );
         assert_eq!(list.allocate(0xf00, 0x100, 0x2fff), Some(0x2100));
         assert_eq!(list.allocate(0xc0, 1, !0), Some(0x1040));
         assert_eq!(list.allocate(1, 1, !0), None);
@@ -126,7 +149,10 @@ mod tests {
     fn the_end_of_the_address_space() {
         let mut list = FreeList::of(&[range(u64::MAX - 0xffff, u64::MAX)]);
         assert_eq!(list.allocate(0x1_0001, 1, !0), None);
-        assert_eq!(list.allocate(0x1_0000, 0x1_0000, !0), Some(u64::MAX - 0xffff));
+        assert_eq!(
+            list.allocate(0x1_0000, 0x1_0000, !0),
+            Some(u64::MAX - 0xffff)
+        );
         let mut list = FreeList::of(&[range(u64::MAX - 5, u64::MAX)]);
         assert_eq!(list.allocate(1, 1 << 63, !0), None);
     }
@@ -146,6 +172,9 @@ mod tests {
         }
         assert_eq!(list.len, FreeList::CAPACITY);
         assert!(list.ranges().is_sorted());
-        assert!(list.take(range(0xf000, 0xffff)), "the largest is still there");
+        assert!(
+            list.take(range(0xf000, 0xffff)),
+            "the largest is still there"
+        );
     }
 }

@@ -116,7 +116,13 @@ impl Function {
             Slot::Bar(index) => {
                 let bar = self.bars[index].as_ref().filter(|bar| bar.is_pending())?;
                 let class = Class::of_bar(bar, self.parent.is_none());
-                Some(Demand { class, need: Need { size: bar.size, align: bar.size } })
+                Some(Demand {
+                    class,
+                    need: Need {
+                        size: bar.size,
+                        align: bar.size,
+                    },
+                })
             }
             Slot::Window(kind) => {
                 let bridge = self.bridge()?;
@@ -125,7 +131,10 @@ impl Function {
                     && window.range.is_none()
                     && window.need.size != 0;
                 let class = Class::of_window(bridge, kind);
-                waits.then_some(Demand { class, need: window.need })
+                waits.then_some(Demand {
+                    class,
+                    need: window.need,
+                })
             }
         }
     }
@@ -140,7 +149,9 @@ impl Function {
                     self.assigned |= 1 << index;
                 }
             }
-            Slot::Window(kind) => self.set_window(kind, |need| AddressRange::sized(first, need.size)),
+            Slot::Window(kind) => {
+                self.set_window(kind, |need| AddressRange::sized(first, need.size))
+            }
         }
     }
 

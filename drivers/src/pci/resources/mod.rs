@@ -63,10 +63,7 @@ pub struct Assignment {
 ///
 /// Configuration space is the caller's, and nobody uses a function behind a
 /// bridge.
-pub unsafe fn number_buses(
-    config: &(impl ConfigSpace + ?Sized),
-    roots: &[BusRange],
-) -> BusNumbers {
+pub unsafe fn number_buses(config: &(impl ConfigSpace + ?Sized), roots: &[BusRange]) -> BusNumbers {
     let mut numbers = BusNumbers::default();
     for root in roots {
         // SAFETY: the caller's promise.

@@ -48,7 +48,11 @@ fn reachable(
 ) -> [FreeList; 3] {
     let Some(index) = container else {
         let memory = apertures.mem32.iter().chain(apertures.mem64);
-        return [FreeList::of(apertures.io), FreeList::of(memory), FreeList::new()];
+        return [
+            FreeList::of(apertures.io),
+            FreeList::of(memory),
+            FreeList::new(),
+        ];
     };
     WindowKind::ALL.map(|kind| {
         let bridge = functions[index].bridge();
@@ -76,8 +80,12 @@ fn keep(functions: &mut [Function], container: Option<usize>, apertures: &Apertu
             continue;
         }
         for slot in Slot::ALL {
-            let Some((space, range)) = functions[child].occupied(slot) else { continue };
-            let free = lists(&mut free, space).iter_mut().any(|list| list.take(range));
+            let Some((space, range)) = functions[child].occupied(slot) else {
+                continue;
+            };
+            let free = lists(&mut free, space)
+                .iter_mut()
+                .any(|list| list.take(range));
             // On a root bus the chipset may decode more than what the machine
             // announces as PCI's. What firmware switched on there is not moved.
             let elsewhere = container.is_none()
@@ -101,7 +109,9 @@ fn all_of<'r>(apertures: &Apertures<'r>, space: Space) -> impl Iterator<Item = &
 /// Works out what a window needs for all that waits behind it. If it is open and
 /// that does not fit, but nothing in it has an address yet, it is given up.
 fn measure(functions: &mut [Function], index: usize, kind: WindowKind) {
-    let Some(bridge) = functions[index].bridge() else { return };
+    let Some(bridge) = functions[index].bridge() else {
+        return;
+    };
     let waiting = || {
         slots(functions, Some(index))
             .filter_map(|(child, slot)| functions[child].demand(slot))
@@ -110,25 +120,34 @@ fn measure(functions: &mut [Function], index: usize, kind: WindowKind) {
     };
     // Alignments are powers of two: a set of them is a number.
     let mut alignments = waiting().fold(0, |set, need| set | need.align);
-    let mut total = Need { size: 0, align: kind.granularity() };
+    let mut total = Need {
+        size: 0,
+        align: kind.granularity(),
+    };
     while alignments != 0 {
         let align = 1 << alignments.ilog2();
         alignments &= !align;
         total.align = total.align.max(align);
         for need in waiting().filter(|need| need.align == align) {
             // More than the address space is more than any window.
-            let start = total.size.checked_next_multiple_of(align).unwrap_or(u64::MAX);
+            let start = total
+                .size
+                .checked_next_multiple_of(align)
+                .unwrap_or(u64::MAX);
             total.size = start.saturating_add(need.size);
         }
     }
-    total.size = total.size.checked_next_multiple_of(kind.granularity()).unwrap_or(u64::MAX);
+    total.size = total
+        .size
+        .checked_next_multiple_of(kind.granularity())
+        .unwrap_or(u64::MAX);
 
     let useless = bridge.window(kind).range.filter(|range| {
         let fits = range.first.is_multiple_of(total.align) && total.size <= range.size();
         let used = |(child, slot): (usize, Slot)| {
-            functions[child].occupied(slot).is_some_and(|(space, taken)| {
-                space == kind.space() && range.overlaps(taken)
-            })
+            functions[child]
+                .occupied(slot)
+                .is_some_and(|(space, taken)| space == kind.space() && range.overlaps(taken))
         };
         !fits && !slots(functions, Some(index)).any(used)
     });
@@ -148,10 +167,17 @@ fn share(functions: &mut [Function], container: Option<usize>, apertures: &Apert
     let mut free = reachable(functions, container, apertures);
     for (child, slot) in slots(functions, container) {
         if let Some((space, range)) = functions[child].occupied(slot) {
-            lists(&mut free, space).iter_mut().any(|list| list.take(range));
+            lists(&mut free, space)
+                .iter_mut()
+                .any(|list| list.take(range));
         }
     }
-    let mut bus = Bus { functions, container, apertures, free };
+    let mut bus = Bus {
+        functions,
+        container,
+        apertures,
+        free,
+    };
     if container.is_none() {
         // What must be below 4 GiB comes before what may be.
         bus.place_all(|class| class != Class::High);
@@ -173,7 +199,9 @@ impl Bus<'_> {
     /// a window that does not fit waits for [`shrink_windows`](Self::shrink_windows).
     fn place_all(&mut self, among: impl Fn(Class) -> bool) {
         let demand = |functions: &[Function], child: usize, slot| {
-            functions[child].demand(slot).filter(|demand| among(demand.class))
+            functions[child]
+                .demand(slot)
+                .filter(|demand| among(demand.class))
         };
         let mut alignments = slots(self.functions, self.container)
             .filter_map(|(child, slot)| demand(self.functions, child, slot))
@@ -208,7 +236,10 @@ impl Bus<'_> {
 
     /// Index in `free` of what `class` comes from.
     fn source(&self, class: Class) -> usize {
-        match self.container.and_then(|index| self.functions[index].bridge()) {
+        match self
+            .container
+            .and_then(|index| self.functions[index].bridge())
+        {
             Some(bridge) => class.window(bridge) as usize,
             None => usize::from(class.space() == Space::Memory),
         }
@@ -244,7 +275,10 @@ impl Bus<'_> {
     /// What there is for a class on this bus, taken or not: the bridge's window,
     /// or all apertures from the lowest to the highest address.
     fn within(&self, class: Class) -> Option<AddressRange> {
-        if let Some(bridge) = self.container.and_then(|index| self.functions[index].bridge()) {
+        if let Some(bridge) = self
+            .container
+            .and_then(|index| self.functions[index].bridge())
+        {
             return bridge.window(class.window(bridge)).range;
         }
         let limit = class.limit();
@@ -261,9 +295,18 @@ impl Bus<'_> {
         let (space, size) = (class.space(), need.size);
         let bridge = self.container.map(|index| self.functions[index].address);
         match (self.within(class), bridge) {
-            (Some(within), None) => Unassigned::NoSpace { space, size, within },
+            (Some(within), None) => Unassigned::NoSpace {
+                space,
+                size,
+                within,
+            },
             (None, None) => Unassigned::NoAperture { space, size },
-            (Some(window), Some(bridge)) => Unassigned::WindowFull { space, size, bridge, window },
+            (Some(window), Some(bridge)) => Unassigned::WindowFull {
+                space,
+                size,
+                bridge,
+                window,
+            },
             (None, Some(bridge)) => Unassigned::NoWindow { space, bridge },
         }
     }
@@ -299,11 +342,16 @@ fn drop_largest(
     let largest = bars
         .filter_map(|(index, bar)| {
             let demand = functions[index].demand(Slot::Bar(bar))?;
-            leads_to(functions, index, demand.class, top, kind)
-                .then_some((demand.need.size, index, bar))
+            leads_to(functions, index, demand.class, top, kind).then_some((
+                demand.need.size,
+                index,
+                bar,
+            ))
         })
         .max();
-    let Some((_, index, bar)) = largest else { return false };
+    let Some((_, index, bar)) = largest else {
+        return false;
+    };
     functions[index].refuse(bar, reason);
     let mut above = functions[index].parent;
     while let Some(bridge) = above {
@@ -389,15 +437,23 @@ fn decodes(function: &mut Function, space: Space) -> bool {
     let bit = decoding(space);
     let on = function.command.contains(bit);
     let assigned = function.assigned;
-    let own = function.bars.iter().flatten().filter(|bar| bar.kind.space() == space);
+    let own = function
+        .bars
+        .iter()
+        .flatten()
+        .filter(|bar| bar.kind.space() == space);
     let placed = |kept: bool| {
         own.clone()
             .filter(|bar| bar.address.is_some())
             .any(|bar| !kept || assigned & 1 << bar.index == 0)
     };
     // A BAR that is malformed cannot be assigned by anyone, and is ignored.
-    let missing = own.clone().find(|bar| bar.address.is_none() && bar.size != 0);
-    let Some(because) = missing.map(|bar| bar.index) else { return on || placed(false) };
+    let missing = own
+        .clone()
+        .find(|bar| bar.address.is_none() && bar.size != 0);
+    let Some(because) = missing.map(|bar| bar.index) else {
+        return on || placed(false);
+    };
     if on && placed(true) {
         return true;
     }

@@ -9,13 +9,27 @@ use std::vec::Vec;
 use super::*;
 use crate::pci::fake::{FakeFunction, FakePci};
 use crate::pci::{
-    Bar, BarKind, Bytes, CommandRegister, Function, PciAddress, Space, WindowKind, WindowWidth, count,
+    Bar, BarKind, Bytes, CommandRegister, Function, PciAddress, Space, WindowKind, WindowWidth,
+    count,
 };
 
-const IO: &[AddressRange] = &[AddressRange { first: 0x1000, last: 0xffff }];
-const MEM32: &[AddressRange] = &[AddressRange { first: 0xc000_0000, last: 0xfebf_ffff }];
-const MEM64: &[AddressRange] = &[AddressRange { first: 0x80_0000_0000, last: 0xff_ffff_ffff }];
-const ALL: Apertures<'_> = Apertures { io: IO, mem32: MEM32, mem64: MEM64 };
+const IO: &[AddressRange] = &[AddressRange {
+    first: 0x1000,
+    last: 0xffff,
+}];
+const MEM32: &[AddressRange] = &[AddressRange {
+    first: 0xc000_0000,
+    last: 0xfebf_ffff,
+}];
+const MEM64: &[AddressRange] = &[AddressRange {
+    first: 0x80_0000_0000,
+    last: 0xff_ffff_ffff,
+}];
+const ALL: Apertures<'_> = Apertures {
+    io: IO,
+    mem32: MEM32,
+    mem64: MEM64,
+};
 
 fn endpoint() -> FakeFunction {
     FakeFunction::endpoint(0x1af4, 0x1044)
@@ -27,8 +41,7 @@ fn run(pci: &FakePci, apertures: &Apertures<'_>) -> (Assignment, Vec<Function>) 
     unsafe { number_buses(pci, &[BusRange::ALL]) };
     let mut storage = vec![Function::default(); count(pci, &[BusRange::ALL])];
     // SAFETY: there is no device.
-    let mut topology =
-        unsafe { Topology::enumerate(pci, &[BusRange::ALL], &mut storage) }.unwrap();
+    let mut topology = unsafe { Topology::enumerate(pci, &[BusRange::ALL], &mut storage) }.unwrap();
     // SAFETY: there is no device.
     let assignment = unsafe { assign(pci, &mut topology, apertures) };
     // What the table says is what the registers say.
@@ -40,10 +53,19 @@ fn run(pci: &FakePci, apertures: &Apertures<'_>) -> (Assignment, Vec<Function>) 
                 Space::Memory => CommandRegister::MEMORY_ENABLE,
             })
         };
-        function.bars.iter().flatten().filter(move |bar| bar.address.is_some() && decodes(bar))
+        function
+            .bars
+            .iter()
+            .flatten()
+            .filter(move |bar| bar.address.is_some() && decodes(bar))
     });
     assert_eq!(said.count(), decoded);
-    for bar in topology.functions().iter().flat_map(|function| function.bars).flatten() {
+    for bar in topology
+        .functions()
+        .iter()
+        .flat_map(|function| function.bars)
+        .flatten()
+    {
         assert!(bar.address.is_some() != bar.reason.is_some(), "{bar:?}");
     }
     (assignment, storage)
@@ -55,7 +77,10 @@ fn bar(function: &Function, index: usize) -> Bar {
 
 fn at(functions: &[Function], bus: u8, device: u8, function: u8) -> Function {
     let address = PciAddress::new(0, bus, device, function);
-    *functions.iter().find(|function| function.address == address).unwrap()
+    *functions
+        .iter()
+        .find(|function| function.address == address)
+        .unwrap()
 }
 
 fn reason(function: &Function, index: usize) -> String {
@@ -74,8 +99,18 @@ fn ports(child: &FakeFunction) -> FakePci {
 fn as_many_io_bars_as_fit_and_the_rest_say_why() {
     let pci = ports(&FakeFunction::transitional_rng());
     let (assignment, functions) = run(&pci, &ALL);
-    assert_eq!(assignment, Assignment { kept: 0, assigned: 24 * 3 + 15, without: 9 });
-    let devices: Vec<_> = functions.iter().filter(|one| one.device == 0x1005).collect();
+    assert_eq!(
+        assignment,
+        Assignment {
+            kept: 0,
+            assigned: 24 * 3 + 15,
+            without: 9
+        }
+    );
+    let devices: Vec<_> = functions
+        .iter()
+        .filter(|one| one.device == 0x1005)
+        .collect();
     let on = |device: &&&Function| device.command.contains(CommandRegister::IO_ENABLE);
     assert_eq!(devices.iter().filter(on).count(), 15);
     for (index, device) in devices.iter().enumerate() {
@@ -87,7 +122,11 @@ fn as_many_io_bars_as_fit_and_the_rest_say_why() {
         let command = pci.read32(device.address, 4) & 0x407;
         assert_eq!(command, if index < 15 { 7 } else { 6 });
         let window = pci.read32(functions[device.parent.unwrap()].address, 0x1c) & 0xffff;
-        assert_eq!(window & 0xf0 > window >> 8 & 0xf0, index >= 15, "base above limit: closed");
+        assert_eq!(
+            window & 0xf0 > window >> 8 & 0xf0,
+            index >= 15,
+            "base above limit: closed"
+        );
     }
     assert_eq!(
         reason(devices[15], 0),
@@ -95,7 +134,10 @@ fn as_many_io_bars_as_fit_and_the_rest_say_why() {
     );
     assert_eq!(bar(devices[0], 0).address, Some(0x1000));
 
-    let narrow = [AddressRange { first: 0x1000, last: 0xefff }];
+    let narrow = [AddressRange {
+        first: 0x1000,
+        last: 0xefff,
+    }];
     let pci = ports(&FakeFunction::transitional_rng());
     let (assignment, _) = run(&pci, &Apertures { io: &narrow, ..ALL });
     assert_eq!(assignment.without, 10, "14 fit");
@@ -115,11 +157,21 @@ fn an_assigned_machine_is_left_alone() {
     pci.take_writes();
     // SAFETY: there is no device.
     let assignment = unsafe { assign(&pci, &mut topology, &ALL) };
-    assert_eq!(assignment, Assignment { kept: 24 * 3 + 15, assigned: 0, without: 9 });
+    assert_eq!(
+        assignment,
+        Assignment {
+            kept: 24 * 3 + 15,
+            assigned: 0,
+            without: 9
+        }
+    );
     assert_eq!(pci.audit(), before);
     let written: Vec<_> = pci.take_writes();
     // The nine devices without IO have their BARs written again, to the same.
-    assert!(written.iter().all(|(address, ..)| address.bus() > 15), "{written:?}");
+    assert!(
+        written.iter().all(|(address, ..)| address.bus() > 15),
+        "{written:?}"
+    );
 }
 
 /// What SeaBIOS makes of a port with a device, and of an empty port that takes
@@ -127,14 +179,27 @@ fn an_assigned_machine_is_left_alone() {
 fn firmware() -> FakePci {
     let device = endpoint().command(7).memory_bar(1, 4096).at(1, 0xfea0_0000);
     let device = device.memory64_bar(4, 16384, true).at(4, 0xfe00_0000);
-    let port = FakeFunction::root_port().at(0, 0xfebd_0000).command(7).buses(0, 1, 1);
-    let port = port.io_window(0x1000, 0x1fff).memory_window(0xfea0_0000, 0xfebf_ffff - 0x10_0000);
+    let port = FakeFunction::root_port()
+        .at(0, 0xfebd_0000)
+        .command(7)
+        .buses(0, 1, 1);
+    let port = port
+        .io_window(0x1000, 0x1fff)
+        .memory_window(0xfea0_0000, 0xfebf_ffff - 0x10_0000);
     let port = port.prefetchable_window(0xfe00_0000, 0xfe1f_ffff);
-    let empty = FakeFunction::root_port().at(0, 0xfebd_1000).command(7).buses(0, 2, 2);
-    let empty = empty.io_window(0x2000, 0x2fff).memory_window(0xfe80_0000, 0xfe9f_ffff);
+    let empty = FakeFunction::root_port()
+        .at(0, 0xfebd_1000)
+        .command(7)
+        .buses(0, 2, 2);
+    let empty = empty
+        .io_window(0x2000, 0x2fff)
+        .memory_window(0xfe80_0000, 0xfe9f_ffff);
     let empty = empty.prefetchable_window(0xfe20_0000, 0xfe3f_ffff);
     let smbus = endpoint().io_bar(4, 64).at(4, 0x700).command(3);
-    FakePci::new().with(1, 0, port.child(0, 0, device)).with(2, 0, empty).with(31, 0, smbus)
+    FakePci::new()
+        .with(1, 0, port.child(0, 0, device))
+        .with(2, 0, empty)
+        .with(31, 0, smbus)
 }
 
 #[test]
@@ -142,22 +207,49 @@ fn what_firmware_assigned_is_not_touched() {
     let pci = firmware();
     let before = pci.audit();
     let (assignment, functions) = run(&pci, &ALL);
-    assert_eq!(assignment, Assignment { kept: 5, assigned: 0, without: 0 });
+    assert_eq!(
+        assignment,
+        Assignment {
+            kept: 5,
+            assigned: 0,
+            without: 0
+        }
+    );
     assert_eq!(pci.audit(), before);
-    assert_eq!(at(&functions, 0, 31, 0).command.bits(), 3, "as firmware left it");
-    assert_eq!(bar(&at(&functions, 0, 31, 0), 4).address, Some(0x700), "outside of the apertures");
+    assert_eq!(
+        at(&functions, 0, 31, 0).command.bits(),
+        3,
+        "as firmware left it"
+    );
+    assert_eq!(
+        bar(&at(&functions, 0, 31, 0), 4).address,
+        Some(0x700),
+        "outside of the apertures"
+    );
 }
 
 #[test]
 fn a_hot_plugged_device_gets_its_place_in_the_reserved_windows() {
     let pci = firmware();
-    let port = FakeFunction::root_port().at(0, 0xfebd_2000).command(7).buses(0, 3, 3);
-    let port = port.io_window(0x3000, 0x3fff).memory_window(0xfe60_0000, 0xfe7f_ffff);
+    let port = FakeFunction::root_port()
+        .at(0, 0xfebd_2000)
+        .command(7)
+        .buses(0, 3, 3);
+    let port = port
+        .io_window(0x3000, 0x3fff)
+        .memory_window(0xfe60_0000, 0xfe7f_ffff);
     let port = port.prefetchable_window(0xfe40_0000, 0xfe5f_ffff);
     let pci = pci.with(3, 0, port.child(0, 0, FakeFunction::transitional_rng()));
     let before = pci.audit();
     let (assignment, functions) = run(&pci, &ALL);
-    assert_eq!(assignment, Assignment { kept: 6, assigned: 3, without: 0 });
+    assert_eq!(
+        assignment,
+        Assignment {
+            kept: 6,
+            assigned: 3,
+            without: 0
+        }
+    );
     let device = at(&functions, 3, 0, 0);
     assert_eq!(bar(&device, 0).address, Some(0x3000));
     assert_eq!(bar(&device, 1).address, Some(0xfe60_0000));
@@ -168,14 +260,27 @@ fn a_hot_plugged_device_gets_its_place_in_the_reserved_windows() {
 #[test]
 fn a_reserved_window_that_is_too_small_is_moved_unless_something_is_in_it() {
     let large = endpoint().memory_bar(0, 4 << 20);
-    let empty = FakeFunction::root_port().buses(0, 1, 1).memory_window(0xfe80_0000, 0xfe8f_ffff);
-    let small = endpoint().memory_bar(0, 4096).at(0, 0xfe90_0000).command(2).multi_function();
-    let used = FakeFunction::root_port().buses(0, 2, 2).memory_window(0xfe90_0000, 0xfe9f_ffff);
+    let empty = FakeFunction::root_port()
+        .buses(0, 1, 1)
+        .memory_window(0xfe80_0000, 0xfe8f_ffff);
+    let small = endpoint()
+        .memory_bar(0, 4096)
+        .at(0, 0xfe90_0000)
+        .command(2)
+        .multi_function();
+    let used = FakeFunction::root_port()
+        .buses(0, 2, 2)
+        .memory_window(0xfe90_0000, 0xfe9f_ffff);
     let pci = FakePci::new()
         .with(1, 0, empty.child(0, 0, large.clone()))
         .with(2, 0, used.child(0, 0, small).child(0, 1, large));
     let (_, functions) = run(&pci, &ALL);
-    let moved = at(&functions, 0, 1, 0).bridge().unwrap().window(WindowKind::Memory).range.unwrap();
+    let moved = at(&functions, 0, 1, 0)
+        .bridge()
+        .unwrap()
+        .window(WindowKind::Memory)
+        .range
+        .unwrap();
     assert_eq!(moved.size(), 4 << 20);
     assert!(bar(&at(&functions, 1, 0, 0), 0).address.is_some());
     assert_eq!(bar(&at(&functions, 2, 0, 0), 0).address, Some(0xfe90_0000));
@@ -189,13 +294,42 @@ fn a_reserved_window_that_is_too_small_is_moved_unless_something_is_in_it() {
 #[test]
 fn half_assigned_and_overlapping_ones_are_completed() {
     let pci = FakePci::new()
-        .with(1, 0, endpoint().memory_bar(0, 4096).at(0, 0xc000_0000).command(2))
-        .with(2, 0, endpoint().memory_bar(0, 4096).at(0, 0xc000_0000).command(2))
-        .with(3, 0, endpoint().memory_bar(0, 4096).memory_bar(1, 4096).at(1, 0xc000_1000))
+        .with(
+            1,
+            0,
+            endpoint().memory_bar(0, 4096).at(0, 0xc000_0000).command(2),
+        )
+        .with(
+            2,
+            0,
+            endpoint().memory_bar(0, 4096).at(0, 0xc000_0000).command(2),
+        )
+        .with(
+            3,
+            0,
+            endpoint()
+                .memory_bar(0, 4096)
+                .memory_bar(1, 4096)
+                .at(1, 0xc000_1000),
+        )
         // Half inside of an aperture.
-        .with(4, 0, endpoint().memory_bar(0, 0x200_0000).at(0, 0xfe00_0000).command(2));
+        .with(
+            4,
+            0,
+            endpoint()
+                .memory_bar(0, 0x200_0000)
+                .at(0, 0xfe00_0000)
+                .command(2),
+        );
     let (assignment, functions) = run(&pci, &ALL);
-    assert_eq!(assignment, Assignment { kept: 2, assigned: 3, without: 0 });
+    assert_eq!(
+        assignment,
+        Assignment {
+            kept: 2,
+            assigned: 3,
+            without: 0
+        }
+    );
     assert_eq!(bar(&at(&functions, 0, 1, 0), 0).address, Some(0xc000_0000));
     assert_eq!(bar(&at(&functions, 0, 3, 0), 1).address, Some(0xc000_1000));
     assert_eq!(pci.audit().len(), 5);
@@ -205,24 +339,47 @@ fn half_assigned_and_overlapping_ones_are_completed() {
 fn a_switch_and_conventional_bridges_with_200_devices() {
     let many = (0..25u8).fold(FakeFunction::bridge(), |bridge, device| {
         (0..8).fold(bridge, |bridge, function| {
-            let one = endpoint().multi_function().io_bar(0, 64).memory_bar(1, 4096);
+            let one = endpoint()
+                .multi_function()
+                .io_bar(0, 64)
+                .memory_bar(1, 4096);
             bridge.child(device, function, one.memory64_bar(4, 16384, true))
         })
     });
-    let pcie_to_pci = FakeFunction::bridge().express(7).memory64_bar(0, 256, false);
+    let pcie_to_pci = FakeFunction::bridge()
+        .express(7)
+        .memory64_bar(0, 256, false);
     let upstream = (0..3u8).fold(FakeFunction::bridge().express(5), |upstream, port| {
         let downstream = FakeFunction::bridge().express(6);
-        upstream.child(port, 0, downstream.child(0, 0, FakeFunction::transitional_rng()))
+        upstream.child(
+            port,
+            0,
+            downstream.child(0, 0, FakeFunction::transitional_rng()),
+        )
     });
     let pci = FakePci::new()
-        .with(1, 0, FakeFunction::root_port().child(0, 0, pcie_to_pci.child(1, 0, many)))
+        .with(
+            1,
+            0,
+            FakeFunction::root_port().child(0, 0, pcie_to_pci.child(1, 0, many)),
+        )
         .with(2, 0, FakeFunction::root_port().child(0, 0, upstream));
     let (assignment, functions) = run(&pci, &ALL);
     assert_eq!(assignment.without, 0);
     assert_eq!(assignment.assigned, 200 * 3 + 3 * 3 + 1 + 2);
-    let io = at(&functions, 0, 1, 0).bridge().unwrap().window(WindowKind::Io).range.unwrap();
+    let io = at(&functions, 0, 1, 0)
+        .bridge()
+        .unwrap()
+        .window(WindowKind::Io)
+        .range
+        .unwrap();
     assert_eq!(Bytes(io.size()).to_string(), "16 KiB", "200 times 64 bytes");
-    let io = at(&functions, 0, 2, 0).bridge().unwrap().window(WindowKind::Io).range.unwrap();
+    let io = at(&functions, 0, 2, 0)
+        .bridge()
+        .unwrap()
+        .window(WindowKind::Io)
+        .range
+        .unwrap();
     assert_eq!(Bytes(io.size()).to_string(), "12 KiB", "one window a port");
 }
 
@@ -234,7 +391,10 @@ fn a_nested_window_takes_what_is_left_for_as_many_bars_as_fit() {
         })
     };
     // Two times 10 KiB of BARs want two windows of 12 KiB; 20 are there.
-    let io = [AddressRange { first: 0x1000, last: 0x5fff }];
+    let io = [AddressRange {
+        first: 0x1000,
+        last: 0x5fff,
+    }];
     let pci = FakePci::new()
         .with(1, 0, FakeFunction::bridge().child(3, 0, many(5)))
         .with(2, 0, FakeFunction::bridge().child(3, 0, many(5)))
@@ -251,17 +411,36 @@ fn a_nested_window_takes_what_is_left_for_as_many_bars_as_fit() {
 #[test]
 fn large_bars_go_above_4_gib_and_only_where_all_bridges_can() {
     let large = || endpoint().memory64_bar(0, 8 << 30, true);
-    let narrow =
-        || FakeFunction::bridge().register(0x24, 0).writable(0x28, 0).writable(0x2c, 0);
+    let narrow = || {
+        FakeFunction::bridge()
+            .register(0x24, 0)
+            .writable(0x28, 0)
+            .writable(0x2c, 0)
+    };
     let none = || narrow().writable(0x24, 0);
     let pci = FakePci::new()
         .with(1, 0, large())
         .with(2, 0, FakeFunction::root_port().child(0, 0, large()))
-        .with(3, 0, FakeFunction::bridge().child(0, 0, narrow().child(0, 0, large())))
+        .with(
+            3,
+            0,
+            FakeFunction::bridge().child(0, 0, narrow().child(0, 0, large())),
+        )
         .with(4, 0, none().child(0, 0, large()))
-        .with(5, 0, FakeFunction::bridge().child(0, 0, endpoint().memory64_bar(0, 8 << 30, false)));
+        .with(
+            5,
+            0,
+            FakeFunction::bridge().child(0, 0, endpoint().memory64_bar(0, 8 << 30, false)),
+        );
     let (assignment, functions) = run(&pci, &ALL);
-    assert_eq!(assignment, Assignment { kept: 0, assigned: 3, without: 3 });
+    assert_eq!(
+        assignment,
+        Assignment {
+            kept: 0,
+            assigned: 3,
+            without: 3
+        }
+    );
     assert!(bar(&at(&functions, 0, 1, 0), 0).address.unwrap() >= 1 << 32);
     assert!(bar(&at(&functions, 1, 0, 0), 0).address.unwrap() >= 1 << 32);
     assert_eq!(
@@ -269,10 +448,19 @@ fn large_bars_go_above_4_gib_and_only_where_all_bridges_can() {
         "no memory space left: 8 GiB window for bridge 0000:00:03.0 does not fit in \
          0xc0000000-0xfebfffff"
     );
-    assert_eq!(at(&functions, 0, 4, 0).bridge().unwrap().window(WindowKind::Prefetchable).width,
-        WindowWidth::Absent);
+    assert_eq!(
+        at(&functions, 0, 4, 0)
+            .bridge()
+            .unwrap()
+            .window(WindowKind::Prefetchable)
+            .width,
+        WindowWidth::Absent
+    );
     assert!(bar(&at(&functions, 4, 0, 0), 0).reason.is_some());
-    assert!(bar(&at(&functions, 5, 0, 0), 0).reason.is_some(), "not prefetchable");
+    assert!(
+        bar(&at(&functions, 5, 0, 0), 0).reason.is_some(),
+        "not prefetchable"
+    );
 }
 
 #[test]
@@ -282,29 +470,56 @@ fn prefetchable_bars_without_a_prefetchable_window_use_the_other() {
     let (assignment, functions) = run(&pci, &ALL);
     assert_eq!(assignment.without, 0);
     let bridge = at(&functions, 0, 1, 0);
-    let window = bridge.bridge().unwrap().window(WindowKind::Memory).range.unwrap();
+    let window = bridge
+        .bridge()
+        .unwrap()
+        .window(WindowKind::Memory)
+        .range
+        .unwrap();
     assert!(window.contains(bar(&at(&functions, 1, 0, 0), 4).range().unwrap()));
 }
 
 #[test]
 fn what_must_be_below_4_gib_comes_first() {
-    let mem32 = [AddressRange { first: 0xc000_0000, last: 0xc01f_ffff }];
+    let mem32 = [AddressRange {
+        first: 0xc000_0000,
+        last: 0xc01f_ffff,
+    }];
     let pci = FakePci::new()
         .with(1, 0, endpoint().memory64_bar(0, 1 << 20, true))
         .with(2, 0, endpoint().memory64_bar(0, 1 << 20, true))
         .with(3, 0, endpoint().memory_bar(0, 1 << 20));
-    let (assignment, functions) = run(&pci, &Apertures { mem32: &mem32, ..ALL });
+    let (assignment, functions) = run(
+        &pci,
+        &Apertures {
+            mem32: &mem32,
+            ..ALL
+        },
+    );
     assert_eq!(assignment.without, 0);
     assert_eq!(bar(&at(&functions, 0, 3, 0), 0).address, Some(0xc000_0000));
     assert_eq!(bar(&at(&functions, 0, 1, 0), 0).address, Some(0xc010_0000));
-    assert_eq!(bar(&at(&functions, 0, 2, 0), 0).address, Some(0x80_0000_0000));
+    assert_eq!(
+        bar(&at(&functions, 0, 2, 0), 0).address,
+        Some(0x80_0000_0000)
+    );
 }
 
 #[test]
 fn without_memory_a_device_keeps_its_io_and_says_why() {
     let pci = ports(&FakeFunction::transitional_rng());
-    let mem32 = [AddressRange { first: 0xc000_0000, last: 0xc000_ffff }];
-    let (_, functions) = run(&pci, &Apertures { mem32: &mem32, mem64: &[], ..ALL });
+    let mem32 = [AddressRange {
+        first: 0xc000_0000,
+        last: 0xc000_ffff,
+    }];
+    let (_, functions) = run(
+        &pci,
+        &Apertures {
+            mem32: &mem32,
+            mem64: &[],
+            ..ALL
+        },
+    );
     let device = at(&functions, 1, 0, 0);
     assert!(bar(&device, 0).address.is_some());
     assert_eq!(device.command.bits() & 7, 5);
@@ -315,7 +530,14 @@ fn without_memory_a_device_keeps_its_io_and_says_why() {
     );
     // A machine that announces nothing for PCI.
     let pci = FakePci::new().with(1, 0, FakeFunction::transitional_rng());
-    let (assignment, functions) = run(&pci, &Apertures { io: &[], mem32: &[], mem64: &[] });
+    let (assignment, functions) = run(
+        &pci,
+        &Apertures {
+            io: &[],
+            mem32: &[],
+            mem64: &[],
+        },
+    );
     assert_eq!(assignment.without, 3);
     assert_eq!(
         reason(&at(&functions, 0, 1, 0), 0),
@@ -327,10 +549,26 @@ fn without_memory_a_device_keeps_its_io_and_says_why() {
 #[test]
 fn a_function_decodes_all_of_a_space_or_nothing() {
     let pci = FakePci::new()
-        .with(1, 0, endpoint().memory_bar(0, 4096).memory_bar(2, 1 << 30).io_bar(3, 8))
+        .with(
+            1,
+            0,
+            endpoint()
+                .memory_bar(0, 4096)
+                .memory_bar(2, 1 << 30)
+                .io_bar(3, 8),
+        )
         .with(2, 0, endpoint().memory_bar(0, 4096));
-    let mem32 = [AddressRange { first: 0xc000_0000, last: 0xc000_ffff }];
-    let (_, functions) = run(&pci, &Apertures { mem32: &mem32, ..ALL });
+    let mem32 = [AddressRange {
+        first: 0xc000_0000,
+        last: 0xc000_ffff,
+    }];
+    let (_, functions) = run(
+        &pci,
+        &Apertures {
+            mem32: &mem32,
+            ..ALL
+        },
+    );
     let function = at(&functions, 0, 1, 0);
     assert_eq!(
         reason(&function, 0),
@@ -345,7 +583,11 @@ fn malformed_bars_keep_their_reason_and_stop_nothing() {
     let pci = FakePci::new().with(
         1,
         0,
-        endpoint().bar(0, 6, !0xfff).bar(1, 0, 0xffff_5000).memory_bar(2, 4096).bar(5, 4, !0xfff),
+        endpoint()
+            .bar(0, 6, !0xfff)
+            .bar(1, 0, 0xffff_5000)
+            .memory_bar(2, 4096)
+            .bar(5, 4, !0xfff),
     );
     let (assignment, functions) = run(&pci, &ALL);
     assert_eq!((assignment.assigned, assignment.without), (1, 3));
@@ -360,7 +602,10 @@ fn a_bridge_without_an_io_window_says_so() {
     let pci = FakePci::new().with(1, 0, bridge.child(0, 0, FakeFunction::transitional_rng()));
     let (_, functions) = run(&pci, &ALL);
     let device = at(&functions, 1, 0, 0);
-    assert_eq!(reason(&device, 0), "no IO space: bridge 0000:00:01.0 does not forward any");
+    assert_eq!(
+        reason(&device, 0),
+        "no IO space: bridge 0000:00:01.0 does not forward any"
+    );
     assert_eq!(device.command.bits() & 7, 6);
 }
 
@@ -369,7 +614,9 @@ fn random_machines_hold_together() {
     // A linear congruential generator (Knuth's MMIX constants).
     let mut state = 1u64;
     let mut random = move |below: u64| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (state >> 33) % below
     };
     for _ in 0..150 {
@@ -377,9 +624,19 @@ fn random_machines_hold_together() {
         for device in 0..random(8) as u8 {
             pci = pci.with(device, 0, random_function(&mut random, 0));
         }
-        let io = [AddressRange { first: 0x1000, last: 0x1fff + 0x1000 * random(8) }];
-        let mem32 = [AddressRange { first: 0xc000_0000, last: 0xc00f_ffff + (random(64) << 20) }];
-        let apertures = Apertures { io: &io, mem32: &mem32, mem64: MEM64 };
+        let io = [AddressRange {
+            first: 0x1000,
+            last: 0x1fff + 0x1000 * random(8),
+        }];
+        let mem32 = [AddressRange {
+            first: 0xc000_0000,
+            last: 0xc00f_ffff + (random(64) << 20),
+        }];
+        let apertures = Apertures {
+            io: &io,
+            mem32: &mem32,
+            mem64: MEM64,
+        };
         let (first, _) = run(&pci, &apertures);
         // Once assigned, nothing moves. What got nothing may get something now.
         let before = pci.audit();
@@ -410,7 +667,9 @@ fn random_function(random: &mut impl FnMut(u64) -> u64, depth: u8) -> FakeFuncti
         let size = 1 << (12 + random(12));
         endpoint = match random(4) {
             0 => endpoint.io_bar(index, 16 << random(5)),
-            1 => endpoint.memory_bar(index, size).at(index, 0xc000_0000 + random(32) * u64::from(size)),
+            1 => endpoint
+                .memory_bar(index, size)
+                .at(index, 0xc000_0000 + random(32) * u64::from(size)),
             _ => endpoint.memory_bar(index, size),
         };
     }

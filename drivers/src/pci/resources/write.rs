@@ -36,7 +36,11 @@ pub(super) unsafe fn write(config: &(impl ConfigSpace + ?Sized), functions: &mut
 }
 
 fn is_changed(function: &Function) -> bool {
-    let windows = || function.bridge().is_some_and(|bridge| bridge.windows.iter().any(|w| w.changed));
+    let windows = || {
+        function
+            .bridge()
+            .is_some_and(|bridge| bridge.windows.iter().any(|w| w.changed))
+    };
     function.changed || windows()
 }
 

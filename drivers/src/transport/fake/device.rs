@@ -46,6 +46,8 @@ pub struct Options {
     /// How many reads of the status after a reset find it not finished:
     /// `u32::MAX` for all of them.
     pub reset_reads: u32,
+    /// Its queues are twice as large to all looks but the first.
+    pub fickle: bool,
     /// It never sleeps, and asks for no doorbells.
     pub polls: bool,
     /// What it lies about.
@@ -64,6 +66,7 @@ impl Default for Options {
             refuse_features: false,
             refuse_queue: false,
             reset_reads: 0,
+            fickle: false,
             polls: false,
             lie: None,
         }
@@ -119,6 +122,8 @@ pub(super) struct Core<'d> {
     resetting: Option<u32>,
     features: Features,
     pub(super) rings: Vec<Option<DeviceRing<'d>>>,
+    /// Whether the size of a queue was looked at.
+    looked: bool,
     events: Vec<Event>,
     pub(super) violations: Vec<String>,
 }
@@ -202,7 +207,9 @@ impl Core<'_> {
         self.events.push(Event::Status(status));
         if status == 0 {
             self.set = 0;
-            self.resetting = Some(self.options.reset_reads);
+            // A device that is reset already has nothing to do.
+            let reads = if self.status == 0 { 0 } else { self.options.reset_reads };
+            self.resetting = Some(reads);
             return;
         }
         let bits = DeviceStatus::from_bits_retain(status);
@@ -271,8 +278,10 @@ impl Core<'_> {
         self.features = features;
     }
 
-    pub(super) fn queue_size(&self, queue: u16) -> u16 {
-        self.options.queues.get(usize::from(queue)).copied().unwrap_or(0)
+    pub(super) fn queue_size(&mut self, queue: u16) -> u16 {
+        let Some(&size) = self.options.queues.get(usize::from(queue)) else { return 0 };
+        let again = core::mem::replace(&mut self.looked, true);
+        if self.options.fickle && again { size * 2 } else { size }
     }
 
     /// Takes a queue; the answer is whether it shows as enabled.
@@ -358,6 +367,7 @@ impl<'d> FakeDevice<'d> {
             resetting: None,
             features: Features::NONE,
             rings: (0..queues).map(|_| None).collect(),
+            looked: false,
             events: Vec::new(),
             violations: Vec::new(),
         };

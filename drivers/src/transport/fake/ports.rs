@@ -54,7 +54,7 @@ impl<'d> FakePorts<'d> {
     }
 
     fn size(&self) -> u16 {
-        self.device.core.borrow().queue_size(self.selected.get())
+        self.device.core.borrow_mut().queue_size(self.selected.get())
     }
 
     fn write_address(&self, page: u32) {

@@ -3,9 +3,10 @@
 //! stands on the disks afterwards ([`disks`]). The guest cannot fool them.
 //!
 //! A guest whose command line has the word `witness` prints a `checkpoint`
-//! record and waits for a byte on its serial line. Every device with a `device`
-//! record since the checkpoint before is then still being driven, and every
-//! `pci` record so far still true.
+//! record and waits for a byte on its serial line. Its `pci` records are
+//! then true, and these devices are being driven as their last `device`
+//! record says: those whose addresses the checkpoint lists in `live`, or, without
+//! such a list, those with a `device` record since the checkpoint before.
 
 pub(crate) mod disks;
 pub(crate) mod doorbells;
@@ -59,7 +60,7 @@ impl Witness {
         }
         self.checkpoints += 1;
         let name = record.text("name").unwrap_or("checkpoint").to_owned();
-        if let Err(error) = self.compare(&name, before) {
+        if let Err(error) = self.compare(&name, &live(record, before, self.seen), before) {
             match error {
                 QmpError::Unknown(_) => self.report.skip(&name, error.to_string()),
                 _ => self.report.fail(&name, error.to_string()),
@@ -79,7 +80,7 @@ impl Witness {
         }
     }
 
-    fn compare(&mut self, name: &str, before: &[Record]) -> Result<(), QmpError> {
+    fn compare(&mut self, name: &str, live: &[&Record], before: &[Record]) -> Result<(), QmpError> {
         let mut qmp = match self.qmp.take() {
             Some(qmp) => qmp,
             None => Qmp::connect(&self.socket, PATIENCE)?,
@@ -93,12 +94,17 @@ impl Witness {
         self.places
             .extend(virtio::mmio_places(tree.as_str().unwrap_or_default()));
 
-        let claims: Vec<&Record> = latest(before, "pci");
-        pci::compare(&functions, &claims, |what, result| {
-            self.report.check(&format!("{name}/pci/{what}"), result);
-        });
+        // Again only when the guest says something new.
+        if before[self.seen..]
+            .iter()
+            .any(|record| record.kind() == "pci")
+        {
+            pci::compare(&functions, &latest(before, "pci"), |what, result| {
+                self.report.check(&format!("{name}/pci/{what}"), result);
+            });
+        }
 
-        for claim in latest(&before[self.seen..], "device") {
+        for claim in live {
             let address = claim.address().unwrap_or_default();
             let label = format!("{name}/{} {address}", claim.text("device").unwrap_or("?"));
             let Some(id) = self.places.get(address) else {
@@ -114,6 +120,16 @@ impl Witness {
         self.qmp = Some(qmp);
         Ok(())
     }
+}
+
+/// The claims about devices that are being driven.
+fn live<'a>(checkpoint: &Record, before: &'a [Record], seen: usize) -> Vec<&'a Record> {
+    let Some(list) = checkpoint.value()["live"].as_array() else {
+        return latest(&before[seen..], "device");
+    };
+    let mut claims = latest(before, "device");
+    claims.retain(|claim| list.iter().any(|live| live.as_str() == claim.address()));
+    claims
 }
 
 /// The last record of `kind` for each address, in their order.
@@ -165,6 +181,17 @@ mod tests {
             .map(|record| record.number("n").unwrap())
             .collect();
         assert_eq!(numbers, [2, 4]);
+
+        let checkpoint = |text: &str| {
+            let claims = live(&record(text), &records, 2);
+            claims
+                .iter()
+                .map(|claim| claim.number("n").unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(checkpoint(r#"{"v":1,"kind":"checkpoint"}"#), [4]);
+        let listed = r#"{"v":1,"kind":"checkpoint","live":["b"]}"#;
+        assert_eq!(checkpoint(listed), [2]);
     }
 
     #[test]
@@ -178,11 +205,7 @@ mod tests {
 
     #[test]
     fn nobody_to_ask_is_a_failure_and_the_guest_goes_on() {
-        let mut witness = Witness {
-            socket: "/no/such/socket".into(),
-            ..Witness::new(PathBuf::new())
-        };
-        witness.socket = "/no/such/socket".into();
+        let mut witness = Witness::new("/no/such/socket".into());
         let checkpoint = Record::parse(r#"{"v":1,"kind":"checkpoint","name":"c"}"#).unwrap();
         assert_eq!(witness.observe(&checkpoint, &[]), Some(b"\n".as_slice()));
         assert_eq!(witness.report.failed(), 1);

@@ -138,9 +138,9 @@ fn queue(qemu: &Value, guest: &Value) -> Result<(), String> {
     )?;
     // The guest may leave these out.
     for (name, key) in [
-        ("desc", "vring-desc"),
-        ("avail", "vring-avail"),
-        ("used", "vring-used"),
+        ("descriptors", "vring-desc"),
+        ("driver", "vring-avail"),
+        ("device", "vring-used"),
         ("used_idx", "used-idx"),
         ("avail_idx", "last-avail-idx"),
     ] {
@@ -189,7 +189,7 @@ mod tests {
         json!({"v":1,"kind":"device","device":"virtio-blk","bdf":"0000:00:01.0",
             "transport":"pci-modern","notify":"mmio",
             "features":["VIRTIO_F_VERSION_1","VIRTIO_F_EVENT_IDX","VIRTIO_BLK_F_FLUSH","VIRTIO_F_RING_RESET"],
-            "queues":[{"index":0,"size":256,"desc":"0x1000","used_idx":7}]})
+            "queues":[{"index":0,"size":256,"descriptors":4096,"used_idx":7}]})
     }
 
     fn failures(claim: &Value) -> Vec<String> {
@@ -215,7 +215,7 @@ mod tests {
             ("/features/3", json!("VIRTIO_F_EVENT_IDX"), "features"),
             ("/transport", json!("pci-legacy"), "status"),
             ("/queues/0/size", json!(128), "queue 0"),
-            ("/queues/0/desc", json!("0x4000"), "queue 0"),
+            ("/queues/0/descriptors", json!("0x4000"), "queue 0"),
             ("/queues/0/used_idx", json!(8), "queue 0"),
         ];
         for (field, lie, expected) in lies {

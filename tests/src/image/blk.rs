@@ -1,0 +1,227 @@
+//! Block devices, over one path at a time. The host wrote a pattern to the disk
+//! and knows where this writes another.
+
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use doorbell::device::DeviceError;
+use doorbell::device::blk::{Blk, ID_LEN, Request, SECTOR};
+use doorbell::dma::DmaRegion;
+use doorbell::transport::Transport;
+use doorbell::virtio::{Features, Wait};
+use doorbell_kernel::clock::Clock;
+use doorbell_kernel::drive::{self, FEATURES, Unit, Way};
+use doorbell_kernel::machine::Machine;
+use doorbell_kernel::platform::dma::KernelDma;
+use doorbell_tests::{Outcome, Runner, Stop, Text, ensure};
+
+use crate::witness::Witness;
+
+/// Seed of what the host wrote all over the disk.
+const HOST_SEED: u64 = 0xD00D_BE11_D00D_BE11;
+
+/// Seed of what this writes, so that no two runs of it write the same.
+const GUEST_SEED: u64 = 0x0123_4567_89AB_CDEF;
+
+/// The queue that is asked for, where there is a choice.
+const QUEUE_SIZE: u16 = 64;
+
+/// Requests in flight at once.
+const DEPTH: usize = 16;
+
+type Driver<'t> = Blk<&'t mut dyn Transport, KernelDma>;
+
+/// Word `i` of sector `n` of a pattern.
+fn fill(sector: u64, seed: u64, into: &mut [u8]) {
+    for (index, word) in into.chunks_exact_mut(8).enumerate() {
+        let number = sector.wrapping_mul(64).wrapping_add(index as u64);
+        let value = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(seed);
+        word.copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// Where the data is not the pattern, if it is not.
+fn check(sector: u64, seed: u64, data: &[u8]) -> Outcome {
+    let mut expected = vec![0; data.len()];
+    fill(sector, seed, &mut expected);
+    match data.iter().zip(&expected).position(|(found, wanted)| found != wanted) {
+        None => Ok(()),
+        Some(at) => Err(Stop::Failed(Text::new(format_args!(
+            "byte {at} from sector {sector} is {:#04x}, not {:#04x}",
+            data[at], expected[at]
+        )))),
+    }
+}
+
+/// Each path writes to its own part of the disk, and each set of features to its
+/// own part of that.
+struct Area {
+    first: u64,
+    seed: u64,
+}
+
+/// Sectors in an area.
+const AREA: u64 = 64;
+
+pub(crate) fn run(
+    runner: &mut Runner<'_>,
+    machine: &Machine,
+    unit: &Unit,
+    way: Way,
+    usable: Result<(), String>,
+    witness: &Witness,
+) {
+    let sets = [("all features", FEATURES), ("no features", Features::NONE), ("event_idx", Features::EVENT_IDX)];
+    for (number, (set, features)) in sets.into_iter().enumerate() {
+        let place = alloc::format!("blk/{}/{}/{set}", unit.at(), crate::blk::path_name(way));
+        if let Err(reason) = &usable {
+            runner.run(&place, || Err(Stop::Skipped(Text::new(format_args!("{reason}")))));
+            continue;
+        }
+        let area = Area {
+            first: 1024 + (way_number(way) * sets.len() as u64 + number as u64) * AREA,
+            seed: GUEST_SEED.wrapping_mul(2 * way_number(way) + number as u64 + 1),
+        };
+        let mut transport = match drive::open(machine, unit, way) {
+            Ok(transport) => transport,
+            Err(error) => {
+                runner.run(&place, || Err(Stop::failed(error)));
+                continue;
+            }
+        };
+        session(runner, machine, unit, features, &place, &mut *transport, &area, witness);
+    }
+}
+
+/// A number for each way, so that each gets its own place on the disk.
+fn way_number(way: Way) -> u64 {
+    use doorbell::transport::pci_modern::NotifyChoice;
+    match way {
+        Way::Legacy => 0,
+        Way::Modern(NotifyChoice::Preferred) => 1,
+        Way::Modern(NotifyChoice::Memory) => 2,
+        Way::Modern(NotifyChoice::Io) => 3,
+        Way::Modern(NotifyChoice::ConfigWindow) => 4,
+        Way::Mmio => 5,
+    }
+}
+
+/// A way's name in a test's.
+pub(crate) fn path_name(way: Way) -> String {
+    doorbell_kernel::commands::way_name(way).replace(", ", "-")
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a session is made of")]
+fn session(
+    runner: &mut Runner<'_>,
+    machine: &Machine,
+    unit: &Unit,
+    features: Features,
+    place: &str,
+    transport: &mut dyn Transport,
+    area: &Area,
+    witness: &Witness,
+) {
+    let clock = &machine.clock;
+    let path = (transport.interface(), transport.notify_path());
+    let mut blk = None;
+    let mut transport = Some(transport);
+    runner.run(format_args!("{place}/comes up"), || {
+        let Some(transport) = transport.take() else { return Ok(()) };
+        let driver = Blk::new(transport, QUEUE_SIZE, features, KernelDma, &mut clock.patience())?;
+        let accepted = driver.features() & FEATURES;
+        ensure!(accepted == features, "accepted {accepted}, not {features}");
+        blk = Some(driver);
+        Ok(())
+    });
+    let Some(mut blk) = blk else { return };
+    runner.run(format_args!("{place}/reads what the host wrote"), || reads(&mut blk, clock));
+    runner.run(format_args!("{place}/writes and reads back"), || {
+        let outcome = writes(&mut blk, area, clock);
+        witness.wrote(unit, area.first, AREA, area.seed);
+        outcome
+    });
+    runner.run(format_args!("{place}/tells its ID"), || identifies(&mut blk, clock));
+    runner.run(format_args!("{place}/{DEPTH} requests in flight"), || in_flight(&mut blk, area, clock));
+    runner.run(format_args!("{place}/refuses what goes past its end"), || refuses(&mut blk, clock));
+    let record = drive::device_record(unit, path, blk.features(), blk.queue(), String::new());
+    witness.device(place, record);
+    witness.rang(unit, blk.queue().doorbells());
+}
+
+fn reads(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {
+    let capacity = blk.info().capacity;
+    for (sector, count) in [(0, 1), (1, 8), (capacity - 200, 200)] {
+        let mut data = vec![0; count * SECTOR];
+        blk.read(sector, &mut data, &mut clock.patience())?;
+        check(sector, HOST_SEED, &data)?;
+    }
+    Ok(())
+}
+
+fn writes(blk: &mut Driver<'_>, area: &Area, clock: &Clock) -> Outcome {
+    let mut data = vec![0; AREA as usize * SECTOR];
+    fill(area.first, area.seed, &mut data);
+    blk.write(area.first, &data, &mut clock.patience())?;
+    blk.flush(&mut clock.patience())?;
+    data.fill(0);
+    blk.read(area.first, &mut data, &mut clock.patience())?;
+    check(area.first, area.seed, &data)
+}
+
+fn identifies(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {
+    let id: [u8; ID_LEN] = blk.device_id(&mut clock.patience())?;
+    let id = id.split(|&byte| byte == 0).next().unwrap_or_default();
+    ensure!(id.starts_with(b"doorbell-disk"), "its ID is \"{}\"", id.escape_ascii());
+    Ok(())
+}
+
+/// Many reads at once, of places all over the disk, with one doorbell.
+fn in_flight(blk: &mut Driver<'_>, area: &Area, clock: &Clock) -> Outcome {
+    for round in 0..4 {
+        let mut expected = Vec::new();
+        for number in 0..DEPTH as u64 {
+            // Every other one is in what this path wrote.
+            let (sector, seed) = if number % 2 == 0 {
+                (area.first + (number + round) % AREA, area.seed)
+            } else {
+                (number * 31 % 1000 + round, HOST_SEED)
+            };
+            let buffer = DmaRegion::new(KernelDma, SECTOR, SECTOR)?;
+            let token = blk.submit(Request::Read { sector, buffer }).map_err(|(error, _)| error)?;
+            expected.push((token, sector, seed));
+        }
+        blk.queue().kick();
+        let mut patience = clock.patience();
+        while !expected.is_empty() {
+            let Some(done) = blk.poll()? else {
+                ensure!(patience.again(), "{} requests did not come back", expected.len());
+                continue;
+            };
+            done.result?;
+            let place = expected.iter().position(|(token, _, _)| *token == done.token);
+            let Some(place) = place else {
+                return Err(Stop::failed("a request came back that was not in flight"));
+            };
+            let (_, sector, seed) = expected.swap_remove(place);
+            if let Request::Read { buffer, .. } = &done.request {
+                check(sector, seed, buffer)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refuses(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {
+    let capacity = blk.info().capacity;
+    let mut data = vec![0; 2 * SECTOR];
+    let error = blk.read(capacity - 1, &mut data, &mut clock.patience());
+    let expected = DeviceError::OutOfRange { sector: capacity - 1, count: 2, capacity };
+    ensure!(error == Err(expected), "it says {error:?}");
+    let error = blk.read(0, &mut data[1..], &mut clock.patience());
+    ensure!(matches!(error, Err(DeviceError::BufferLength { .. })), "it says {error:?}");
+    // And goes on.
+    blk.read(0, &mut data, &mut clock.patience())?;
+    check(0, HOST_SEED, &data)
+}

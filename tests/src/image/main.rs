@@ -1,0 +1,87 @@
+//! The test image: boots like the unikernel, and tests the driver library against
+//! the devices that it finds. The host watches from outside (`cargo xtask test`).
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("the test image runs in a virtual machine: see `cargo xtask test --help`");
+    std::process::exit(2);
+}
+
+#[cfg(target_os = "none")]
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+mod bench;
+#[cfg(target_os = "none")]
+mod blk;
+#[cfg(target_os = "none")]
+mod machine;
+#[cfg(target_os = "none")]
+mod rng;
+#[cfg(target_os = "none")]
+mod witness;
+
+#[cfg(target_os = "none")]
+mod bare_metal {
+    use core::fmt;
+    use core::panic::PanicInfo;
+
+    use doorbell::device;
+    use doorbell_boot::{BootError, BootInfo};
+    use doorbell_kernel::{drive, print, run};
+    use doorbell_tests::{Runner, Stop};
+
+    use crate::witness::Witness;
+
+    doorbell_boot::entry!(main);
+
+    /// The console, as what a runner prints to.
+    struct Console;
+
+    impl fmt::Write for Console {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            print!("{text}");
+            Ok(())
+        }
+    }
+
+    fn main(boot: Result<&'static BootInfo, BootError>) -> ! {
+        // SAFETY: the first thing that happens, and on the only CPU.
+        let machine = unsafe { run::begin("doorbell-tests", boot) };
+        let witness = Witness::new(&machine);
+        let mut console = Console;
+        let mut runner = Runner::new(&mut console);
+
+        crate::machine::run(&mut runner, &machine);
+        witness.pci(&machine);
+        let (units, problems) = drive::units(&machine);
+        for (place, problem) in problems {
+            let at = place.mmio.unwrap_or_default();
+            runner.run(format_args!("virtio-mmio/{at}"), || Err(Stop::failed(problem)));
+        }
+        for unit in &units {
+            for (way, usable) in drive::ways(&machine, unit) {
+                match unit.device_type {
+                    device::blk::DEVICE_TYPE => {
+                        crate::blk::run(&mut runner, &machine, unit, way, usable, &witness);
+                    }
+                    device::rng::DEVICE_TYPE => {
+                        crate::rng::run(&mut runner, &machine, unit, way, usable, &witness);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        crate::bench::run(&mut runner, &machine, &units, &witness);
+
+        let failed = runner.failed();
+        let success = runner.finish();
+        run::end(if success { 0 } else { failed.max(1) })
+    }
+
+    #[panic_handler]
+    fn panic(info: &PanicInfo<'_>) -> ! {
+        run::panicked(info)
+    }
+}
