@@ -41,6 +41,8 @@ pub enum Record<'a> {
         tsc_step: u64,
         /// What reading the TSC twice costs, in cycles.
         tsc_read: u64,
+        /// What an instruction that does nothing costs, in cycles.
+        nop: u64,
         /// What is to be said about figures from here, if they are not
         /// hardware's.
         caveat: Option<&'a str>,

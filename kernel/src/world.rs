@@ -8,10 +8,9 @@ use crate::arch::tsc::{self, Frequency};
 use crate::machine::Machine;
 use crate::record::Record;
 
-/// Reading the TSC twice costs tens of cycles on hardware, some hundreds under
-/// TCG, and up to two thousand where a hypervisor intercepts it. From here on,
-/// the instructions are emulated one by one.
-const EMULATED_READ: u64 = 5_000;
+/// An instruction that does nothing takes a cycle at the most on hardware, and a
+/// few under a translator. Where one takes this many, each is emulated by itself.
+const EMULATED: u64 = 50;
 
 /// What figures depend on, as far as the guest can see it.
 pub struct World {
@@ -22,6 +21,8 @@ pub struct World {
     pub tsc_step: u64,
     /// What two readings of the TSC cost at least, in cycles.
     tsc_read: u64,
+    /// What an instruction that does nothing costs, in cycles.
+    nop: u64,
 }
 
 impl World {
@@ -31,12 +32,15 @@ impl World {
             let start = tsc::start();
             tsc::stop().wrapping_sub(start)
         };
+        let tsc_read = (0..16).map(|_| read()).min().unwrap_or(0);
+        let nops = (0..16).map(|_| sixteen_nops()).min().unwrap_or(0);
         Self {
             cpu: cpu::brand(),
             hypervisor: cpu::hypervisor(),
             frequency: machine.clock.frequency,
             tsc_step: tsc::step(),
-            tsc_read: (0..16).map(|_| read()).min().unwrap_or(0),
+            tsc_read,
+            nop: nops.saturating_sub(tsc_read) / 16,
         }
     }
 
@@ -44,7 +48,7 @@ impl World {
     fn caveat(&self) -> Option<&'static str> {
         match self.hypervisor.as_ref().map(Text::as_str) {
             Some("TCGTCGTCGTCG") => Some("TCG translates the guest: these are not hardware's figures"),
-            _ if self.tsc_read >= EMULATED_READ => {
+            _ if self.nop >= EMULATED => {
                 Some("the guest's instructions are emulated one by one: these are not hardware's figures")
             }
             _ => None,
@@ -60,6 +64,7 @@ impl World {
             tsc_source: self.frequency.map(|frequency| frequency.source.to_string()),
             tsc_step: self.tsc_step,
             tsc_read: self.tsc_read,
+            nop: self.nop,
             caveat: self.caveat(),
         }
     }
@@ -75,4 +80,12 @@ impl World {
         let caveat = self.caveat().map_or(String::new(), |caveat| format!("\nNote: {caveat}."));
         format!("{cpu}; {hypervisor}; {clock}, in steps of {}.{caveat}", self.tsc_step)
     }
+}
+
+/// The cycles that 16 instructions take that do nothing.
+fn sixteen_nops() -> u64 {
+    let start = tsc::start();
+    // SAFETY: they do nothing.
+    unsafe { core::arch::asm!(".rept 16", "nop", ".endr", options(nostack, preserves_flags)) };
+    tsc::stop().wrapping_sub(start)
 }

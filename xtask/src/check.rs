@@ -45,10 +45,7 @@ pub(crate) fn main(args: &SetupArgs) -> Result<ExitCode> {
     docs.env("RUSTDOCFLAGS", "-Dwarnings");
     step("documentation", Some(docs))?;
     if !failed.is_empty() {
-        bail!(
-            "failed: {}. Is a component missing? `rustup component add rustfmt clippy`",
-            failed.join(", ")
-        );
+        bail!("failed: {}", failed.join(", "));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -257,10 +257,8 @@ mod tests {
     fn a_port_that_does_not_hold_the_address_is_no_mechanism() {
         let log = Log::default();
         // SAFETY: no ports are accessed.
-        assert!(
-            !unsafe { Cam::new(&log) }.answers(),
-            "it reads as the vendor ID of the fake"
-        );
+        let cam = unsafe { Cam::new(&log) };
+        assert!(!cam.answers(), "the fake reads as a vendor ID");
         assert_eq!(log.0.borrow()[1], Access::Write(0xcf8, 1 << 31));
         assert_eq!(log.0.borrow().len(), 3, "nothing is written back");
     }

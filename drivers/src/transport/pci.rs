@@ -236,3 +236,6 @@ impl From<MapError> for PciError {
         Self::Map(error)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,6 +1,8 @@
 //! The PCI interface of virtio 1.0 and later: structures in memory BARs, and a
 //! choice of doorbells (virtio 1.2, 4.1.4).
 
+use core::fmt;
+
 use virtio_spec::DeviceStatus;
 use virtio_spec::pci::{
     CommonCfg, CommonCfgVolatileFieldAccess as _, CommonCfgVolatileWideFieldAccess as _,
@@ -63,6 +65,13 @@ struct Window<C> {
     target: NotifyStructure,
     /// The doorbell that the window is set to.
     rings: Option<u32>,
+}
+
+impl<S, C> fmt::Debug for PciModern<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device_type = &self.device_type;
+        f.debug_struct("PciModern").field("device_type", device_type).finish_non_exhaustive()
+    }
 }
 
 impl<S: IoSpace, C: ConfigSpace> PciModern<S, C> {
@@ -404,3 +413,6 @@ unsafe impl<S: IoSpace, C: ConfigSpace> Transport for PciModern<S, C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

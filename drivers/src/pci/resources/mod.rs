@@ -3,9 +3,10 @@
 //!
 //! - `walk` (beside this folder) numbers buses while it follows the bridges.
 //! - `plan` works out all addresses on the table of functions; `items` says what
-//!   needs addresses, `free` what is free.
+//!   needs addresses, `free` what is free, `decode` what is switched on.
 //! - `write` puts the plan into the registers.
 
+mod decode;
 mod free;
 mod items;
 mod plan;

@@ -2,6 +2,9 @@
 //! checks against the registers that everything that answers can be reached, and
 //! that no two answer to one address.
 
+mod firmware;
+mod random;
+
 use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
@@ -172,167 +175,6 @@ fn an_assigned_machine_is_left_alone() {
         written.iter().all(|(address, ..)| address.bus() > 15),
         "{written:?}"
     );
-}
-
-/// What SeaBIOS makes of a port with a device, and of an empty port that takes
-/// hot-plug: windows are reserved for it.
-fn firmware() -> FakePci {
-    let device = endpoint().command(7).memory_bar(1, 4096).at(1, 0xfea0_0000);
-    let device = device.memory64_bar(4, 16384, true).at(4, 0xfe00_0000);
-    let port = FakeFunction::root_port()
-        .at(0, 0xfebd_0000)
-        .command(7)
-        .buses(0, 1, 1);
-    let port = port
-        .io_window(0x1000, 0x1fff)
-        .memory_window(0xfea0_0000, 0xfebf_ffff - 0x10_0000);
-    let port = port.prefetchable_window(0xfe00_0000, 0xfe1f_ffff);
-    let empty = FakeFunction::root_port()
-        .at(0, 0xfebd_1000)
-        .command(7)
-        .buses(0, 2, 2);
-    let empty = empty
-        .io_window(0x2000, 0x2fff)
-        .memory_window(0xfe80_0000, 0xfe9f_ffff);
-    let empty = empty.prefetchable_window(0xfe20_0000, 0xfe3f_ffff);
-    let smbus = endpoint().io_bar(4, 64).at(4, 0x700).command(3);
-    FakePci::new()
-        .with(1, 0, port.child(0, 0, device))
-        .with(2, 0, empty)
-        .with(31, 0, smbus)
-}
-
-#[test]
-fn what_firmware_assigned_is_not_touched() {
-    let pci = firmware();
-    let before = pci.audit();
-    let (assignment, functions) = run(&pci, &ALL);
-    assert_eq!(
-        assignment,
-        Assignment {
-            kept: 5,
-            assigned: 0,
-            without: 0
-        }
-    );
-    assert_eq!(pci.audit(), before);
-    assert_eq!(
-        at(&functions, 0, 31, 0).command.bits(),
-        3,
-        "as firmware left it"
-    );
-    assert_eq!(
-        bar(&at(&functions, 0, 31, 0), 4).address,
-        Some(0x700),
-        "outside of the apertures"
-    );
-}
-
-#[test]
-fn a_hot_plugged_device_gets_its_place_in_the_reserved_windows() {
-    let pci = firmware();
-    let port = FakeFunction::root_port()
-        .at(0, 0xfebd_2000)
-        .command(7)
-        .buses(0, 3, 3);
-    let port = port
-        .io_window(0x3000, 0x3fff)
-        .memory_window(0xfe60_0000, 0xfe7f_ffff);
-    let port = port.prefetchable_window(0xfe40_0000, 0xfe5f_ffff);
-    let pci = pci.with(3, 0, port.child(0, 0, FakeFunction::transitional_rng()));
-    let before = pci.audit();
-    let (assignment, functions) = run(&pci, &ALL);
-    assert_eq!(
-        assignment,
-        Assignment {
-            kept: 6,
-            assigned: 3,
-            without: 0
-        }
-    );
-    let device = at(&functions, 3, 0, 0);
-    assert_eq!(bar(&device, 0).address, Some(0x3000));
-    assert_eq!(bar(&device, 1).address, Some(0xfe60_0000));
-    assert_eq!(bar(&device, 4).address, Some(0xfe40_0000));
-    assert!(before.iter().all(|one| pci.audit().contains(one)));
-}
-
-#[test]
-fn a_reserved_window_that_is_too_small_is_moved_unless_something_is_in_it() {
-    let large = endpoint().memory_bar(0, 4 << 20);
-    let empty = FakeFunction::root_port()
-        .buses(0, 1, 1)
-        .memory_window(0xfe80_0000, 0xfe8f_ffff);
-    let small = endpoint()
-        .memory_bar(0, 4096)
-        .at(0, 0xfe90_0000)
-        .command(2)
-        .multi_function();
-    let used = FakeFunction::root_port()
-        .buses(0, 2, 2)
-        .memory_window(0xfe90_0000, 0xfe9f_ffff);
-    let pci = FakePci::new()
-        .with(1, 0, empty.child(0, 0, large.clone()))
-        .with(2, 0, used.child(0, 0, small).child(0, 1, large));
-    let (_, functions) = run(&pci, &ALL);
-    let moved = at(&functions, 0, 1, 0)
-        .bridge()
-        .unwrap()
-        .window(WindowKind::Memory)
-        .range
-        .unwrap();
-    assert_eq!(moved.size(), 4 << 20);
-    assert!(bar(&at(&functions, 1, 0, 0), 0).address.is_some());
-    assert_eq!(bar(&at(&functions, 2, 0, 0), 0).address, Some(0xfe90_0000));
-    assert_eq!(
-        reason(&at(&functions, 2, 0, 1), 0),
-        "no memory space left: 4 MiB do not fit in the window 0xfe900000-0xfe9fffff of bridge \
-         0000:00:02.0"
-    );
-}
-
-#[test]
-fn half_assigned_and_overlapping_ones_are_completed() {
-    let pci = FakePci::new()
-        .with(
-            1,
-            0,
-            endpoint().memory_bar(0, 4096).at(0, 0xc000_0000).command(2),
-        )
-        .with(
-            2,
-            0,
-            endpoint().memory_bar(0, 4096).at(0, 0xc000_0000).command(2),
-        )
-        .with(
-            3,
-            0,
-            endpoint()
-                .memory_bar(0, 4096)
-                .memory_bar(1, 4096)
-                .at(1, 0xc000_1000),
-        )
-        // Half inside of an aperture.
-        .with(
-            4,
-            0,
-            endpoint()
-                .memory_bar(0, 0x200_0000)
-                .at(0, 0xfe00_0000)
-                .command(2),
-        );
-    let (assignment, functions) = run(&pci, &ALL);
-    assert_eq!(
-        assignment,
-        Assignment {
-            kept: 2,
-            assigned: 3,
-            without: 0
-        }
-    );
-    assert_eq!(bar(&at(&functions, 0, 1, 0), 0).address, Some(0xc000_0000));
-    assert_eq!(bar(&at(&functions, 0, 3, 0), 1).address, Some(0xc000_1000));
-    assert_eq!(pci.audit().len(), 5);
 }
 
 #[test]
@@ -579,6 +421,47 @@ fn a_function_decodes_all_of_a_space_or_nothing() {
 }
 
 #[test]
+fn what_firmware_switched_on_stays_on() {
+    let small = endpoint().memory_bar(0, 4096).at(0, 0xc000_0000);
+    let pci = FakePci::new().with(1, 0, small.memory_bar(2, 1 << 30).command(2));
+    let mem32 = [AddressRange {
+        first: 0xc000_0000,
+        last: 0xc000_ffff,
+    }];
+    let (assignment, functions) = run(
+        &pci,
+        &Apertures {
+            mem32: &mem32,
+            ..ALL
+        },
+    );
+    assert_eq!((assignment.kept, assignment.without), (1, 1));
+    assert_eq!(at(&functions, 0, 1, 0).command.bits(), 2);
+}
+
+#[test]
+fn windows_are_aligned_for_what_is_in_them() {
+    let port = |size| FakeFunction::bridge().child(0, 0, endpoint().memory_bar(0, size));
+    let pci = FakePci::new()
+        .with(1, 0, port(1 << 20))
+        .with(2, 0, port(8 << 20));
+    let (assignment, functions) = run(&pci, &ALL);
+    assert_eq!(assignment.without, 0);
+    assert_eq!(bar(&at(&functions, 2, 0, 0), 0).address, Some(0xc000_0000));
+    assert_eq!(bar(&at(&functions, 1, 0, 0), 0).address, Some(0xc080_0000));
+}
+
+#[test]
+fn on_a_root_bus_nothing_prefetches() {
+    let pci = FakePci::new().with(1, 0, endpoint().memory64_bar(0, 8 << 30, false));
+    let (_, functions) = run(&pci, &ALL);
+    assert_eq!(
+        bar(&at(&functions, 0, 1, 0), 0).address,
+        Some(0x80_0000_0000)
+    );
+}
+
+#[test]
 fn malformed_bars_keep_their_reason_and_stop_nothing() {
     let pci = FakePci::new().with(
         1,
@@ -607,74 +490,4 @@ fn a_bridge_without_an_io_window_says_so() {
         "no IO space: bridge 0000:00:01.0 does not forward any"
     );
     assert_eq!(device.command.bits() & 7, 6);
-}
-
-#[test]
-fn random_machines_hold_together() {
-    // A linear congruential generator (Knuth's MMIX constants).
-    let mut state = 1u64;
-    let mut random = move |below: u64| {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (state >> 33) % below
-    };
-    for _ in 0..150 {
-        let mut pci = FakePci::new();
-        for device in 0..random(8) as u8 {
-            pci = pci.with(device, 0, random_function(&mut random, 0));
-        }
-        let io = [AddressRange {
-            first: 0x1000,
-            last: 0x1fff + 0x1000 * random(8),
-        }];
-        let mem32 = [AddressRange {
-            first: 0xc000_0000,
-            last: 0xc00f_ffff + (random(64) << 20),
-        }];
-        let apertures = Apertures {
-            io: &io,
-            mem32: &mem32,
-            mem64: MEM64,
-        };
-        let (first, _) = run(&pci, &apertures);
-        // Once assigned, nothing moves. What got nothing may get something now.
-        let before = pci.audit();
-        let (second, _) = run(&pci, &apertures);
-        let after = pci.audit();
-        assert!(before.iter().all(|one| after.contains(one)));
-        assert!(second.kept >= before.len() && second.without <= first.without);
-    }
-}
-
-fn random_function(random: &mut impl FnMut(u64) -> u64, depth: u8) -> FakeFunction {
-    if depth < 4 && random(3) == 0 {
-        let mut bridge = FakeFunction::bridge().memory_bar(0, 4096);
-        if random(2) == 0 {
-            bridge = bridge.buses(random(3) as u8, random(8) as u8, random(8) as u8);
-            let (base, size) = (0xc000_0000 + ((random(16) as u32) << 20), random(4) as u32);
-            bridge = bridge.memory_window(base, (base + (size << 20)).wrapping_sub(1));
-            bridge = bridge.io_window(0x1000 * random(4) as u32, 0x1000 * random(9) as u32 + 0xfff);
-            bridge = bridge.command(random(4) as u16);
-        }
-        for device in 0..random(5) as u8 {
-            bridge = bridge.child(device, 0, random_function(random, depth + 1));
-        }
-        return bridge;
-    }
-    let mut endpoint = endpoint();
-    for index in 0..random(4) as u8 {
-        let size = 1 << (12 + random(12));
-        endpoint = match random(4) {
-            0 => endpoint.io_bar(index, 16 << random(5)),
-            1 => endpoint
-                .memory_bar(index, size)
-                .at(index, 0xc000_0000 + random(32) * u64::from(size)),
-            _ => endpoint.memory_bar(index, size),
-        };
-    }
-    if random(2) == 0 {
-        endpoint = endpoint.memory64_bar(4, 1 << (14 + random(20)), random(2) == 0);
-    }
-    endpoint
 }
