@@ -33,7 +33,10 @@ impl Clock {
     /// A wait of `milliseconds`, from now on.
     pub fn wait_ms(&self, milliseconds: u64) -> Deadline {
         let hz = self.frequency.map_or(ASSUMED_HZ, |frequency| frequency.hz);
-        Deadline { start: tsc::start(), cycles: hz / 1000 * milliseconds }
+        Deadline {
+            start: tsc::start(),
+            cycles: hz / 1000 * milliseconds,
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use doorbell::device::DeviceError;
 use doorbell::device::blk::{self, Blk, Request};
 use doorbell::device::rng::{self, Rng};
-use doorbell::device::DeviceError;
 use doorbell::dma::DmaRegion;
 use doorbell::mmio::MmioRegion;
 use doorbell::pci::capabilities::{self, MSI_X};
@@ -98,15 +98,29 @@ impl Unit {
 pub fn units(machine: &Machine) -> (Vec<Unit>, Vec<(Place, String)>) {
     let mut units = Vec::new();
     let mut problems = Vec::new();
-    let functions = machine.pci.iter().flat_map(|pci| &pci.functions).enumerate();
+    let functions = machine
+        .pci
+        .iter()
+        .flat_map(|pci| &pci.functions)
+        .enumerate();
     for (index, function) in functions {
         if let Some(device_type) = virtio_pci::device_type(function) {
-            let place = Place { bdf: Some(function.address.to_string()), mmio: None };
-            units.push(Unit { place, device_type, location: Location::Pci(index) });
+            let place = Place {
+                bdf: Some(function.address.to_string()),
+                mmio: None,
+            };
+            units.push(Unit {
+                place,
+                device_type,
+                location: Location::Pci(index),
+            });
         }
     }
     for slot in &machine.mmio {
-        let place = Place { bdf: None, mmio: Some(format!("{:#x}", slot.base)) };
+        let place = Place {
+            bdf: None,
+            mmio: Some(format!("{:#x}", slot.base)),
+        };
         match probe(slot) {
             Ok(Some(mmio)) => units.push(Unit {
                 place,
@@ -175,7 +189,9 @@ fn assigned(function: &Function, bar: u8) -> Result<u64, String> {
 
 /// Base and length of the IO BAR that holds the legacy registers.
 fn legacy_bar(function: &Function) -> Result<(u16, u16), String> {
-    let bar = function.bars[0].as_ref().filter(|bar| bar.kind == BarKind::Io);
+    let bar = function.bars[0]
+        .as_ref()
+        .filter(|bar| bar.kind == BarKind::Io);
     let bar = bar.ok_or("BAR0 is no IO BAR")?;
     let base = assigned(function, 0)?;
     let base = u16::try_from(base).map_err(|_| format!("BAR0 at {base:#x} is not a port"))?;
@@ -212,7 +228,14 @@ pub fn open(machine: &Machine, unit: &Unit, way: Way) -> Result<Box<dyn Transpor
             // SAFETY: this kernel owns the function, whose resources `assign`
             // worked out and whose decoding it switched on.
             let modern = unsafe {
-                PciModern::new(function, &structures, pci.config, X86Ports, &KernelMmio, choice)
+                PciModern::new(
+                    function,
+                    &structures,
+                    pci.config,
+                    X86Ports,
+                    &KernelMmio,
+                    choice,
+                )
             };
             Ok(Box::new(modern.map_err(|error| error.to_string())?))
         }
@@ -267,7 +290,11 @@ type Spare = Option<DmaRegion<KernelDma>>;
 fn spare(spare: &mut Spare, size: usize) -> Result<DmaRegion<KernelDma>, DeviceError> {
     match spare.take() {
         Some(buffer) => Ok(buffer),
-        None => Ok(DmaRegion::new(KernelDma, size, size.next_power_of_two().min(4096))?),
+        None => Ok(DmaRegion::new(
+            KernelDma,
+            size,
+            size.next_power_of_two().min(4096),
+        )?),
     }
 }
 
@@ -284,7 +311,9 @@ impl Driven for DrivenBlk<'_> {
     }
 
     fn reap(&mut self) -> Result<bool, DeviceError> {
-        let Some(done) = self.blk.poll()? else { return Ok(false) };
+        let Some(done) = self.blk.poll()? else {
+            return Ok(false);
+        };
         self.spare = done.request.into_buffer();
         done.result.map(|()| true)
     }
@@ -300,7 +329,9 @@ impl Driven for DrivenBlk<'_> {
     fn exercise(&mut self, clock: &Clock) -> Result<String, DeviceError> {
         let info = self.blk.info();
         let mut data = [0; 8 * blk::SECTOR];
-        let len = data.len().min((info.capacity as usize).saturating_mul(blk::SECTOR));
+        let len = data
+            .len()
+            .min((info.capacity as usize).saturating_mul(blk::SECTOR));
         if len > 0 {
             self.blk.read(0, &mut data[..len], &mut clock.patience())?;
         }
@@ -314,7 +345,11 @@ impl Driven for DrivenBlk<'_> {
             Err(error) => return Err(error),
         }
         let access = if info.read_only { ", read-only" } else { "" };
-        let id = if id.is_empty() { "no ID".into() } else { format!("ID \"{id}\"") };
+        let id = if id.is_empty() {
+            "no ID".into()
+        } else {
+            format!("ID \"{id}\"")
+        };
         Ok(format!(
             "{} sectors of 512 bytes ({} KiB), blocks of {} bytes{access}, {id}; read {len} bytes",
             info.capacity,
@@ -327,7 +362,15 @@ impl Driven for DrivenBlk<'_> {
 /// The text in a padded field, its control characters shown as `?`.
 fn text(field: &[u8]) -> String {
     let text = field.split(|&byte| byte == 0).next().unwrap_or_default();
-    text.iter().map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { byte as char } else { '?' }).collect()
+    text.iter()
+        .map(|&byte| {
+            if byte.is_ascii_graphic() || byte == b' ' {
+                byte as char
+            } else {
+                '?'
+            }
+        })
+        .collect()
 }
 
 struct DrivenRng<'t> {
@@ -338,11 +381,16 @@ struct DrivenRng<'t> {
 impl Driven for DrivenRng<'_> {
     fn submit(&mut self) -> Result<(), DeviceError> {
         let buffer = spare(&mut self.spare, ENTROPY)?;
-        self.rng.submit(buffer).map(drop).map_err(|(error, _)| error)
+        self.rng
+            .submit(buffer)
+            .map(drop)
+            .map_err(|(error, _)| error)
     }
 
     fn reap(&mut self) -> Result<bool, DeviceError> {
-        let Some(filled) = self.rng.poll()? else { return Ok(false) };
+        let Some(filled) = self.rng.poll()? else {
+            return Ok(false);
+        };
         self.spare = Some(filled.buffer);
         Ok(true)
     }
@@ -397,10 +445,12 @@ pub fn device_record(
     queue: QueueMut<'_, SplitRing<KernelDma>>,
     about: String,
 ) -> DeviceRecord {
-    let names = features.iter().map(|bit| match Features::name(bit, unit.device_type) {
-        Some((prefix, name)) => format!("{prefix}{name}"),
-        None => format!("bit {bit}"),
-    });
+    let names = features
+        .iter()
+        .map(|bit| match Features::name(bit, unit.device_type) {
+            Some((prefix, name)) => format!("{prefix}{name}"),
+            None => format!("bit {bit}"),
+        });
     let addresses = queue.addresses();
     let queues = [QueueRecord {
         index: queue.index(),

@@ -71,7 +71,14 @@ impl Machine {
             problem("virtio-mmio", error.to_string());
         }
         let mmio = mmio.into_iter().flatten().collect();
-        Self { boot, acpi, pci, mmio, problems, clock }
+        Self {
+            boot,
+            acpi,
+            pci,
+            mmio,
+            problems,
+            clock,
+        }
     }
 
     /// Reports what was wrong, in words and in records.
@@ -111,11 +118,15 @@ impl Pci {
                 return None;
             }
         };
-        Some(Self { config, functions, assignment })
+        Some(Self {
+            config,
+            functions,
+            assignment,
+        })
     }
 }
 
-/// ECAM where the MCFG announces it, else ports 0xCF8 and 0xCFC where they
+/// ECAM where ACPI announces it (MCFG or `_CBA`), else ports 0xCF8 and 0xCFC where they
 /// answer.
 ///
 /// # Safety
@@ -126,16 +137,13 @@ unsafe fn config_space(
     problem: &mut impl FnMut(&str, String),
 ) -> Option<(&'static dyn ConfigSpace, Vec<BusRange>)> {
     let mut windows = Vec::new();
-    let mut roots = Vec::new();
-    for region in &acpi.ecam {
+    let roots = apertures::roots(acpi);
+    for region in &apertures::ecam(acpi) {
         let (segment, first, last) = (region.segment, region.bus_start, region.bus_end);
         // SAFETY: the MCFG says that this is an ECAM; its configuration space is
         // this kernel's.
         match unsafe { EcamWindow::map(&KernelMmio, region.base, segment, first, last) } {
-            Ok(window) => {
-                windows.push(window);
-                roots.push(BusRange { segment, first, last });
-            }
+            Ok(window) => windows.push(window),
             Err(error) => {
                 let what = format!("ECAM at {:#x}: {error}", region.base);
                 problem("pci", what);
@@ -149,5 +157,5 @@ unsafe fn config_space(
     // SAFETY: on this platform the ports belong to the mechanism, or to nothing.
     let cam = unsafe { Cam::probe() }?;
     let config: &'static dyn ConfigSpace = Box::leak(Box::new(cam));
-    Some((config, vec![BusRange::ALL]))
+    Some((config, roots))
 }

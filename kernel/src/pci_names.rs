@@ -29,16 +29,40 @@ const DEVICES: &[(u16, u16, &str)] = &[
     (0x1b36, 0x0008, "Red Hat QEMU PCIe Host bridge"),
     (0x1b36, 0x000c, "Red Hat QEMU PCIe Root port"),
     (0x1b36, 0x000e, "Red Hat QEMU PCIe-to-PCI bridge"),
-    (0x104c, 0x8232, "Texas Instruments XIO3130 PCIe switch, upstream"),
-    (0x104c, 0x8233, "Texas Instruments XIO3130 PCIe switch, downstream"),
+    (
+        0x104c,
+        0x8232,
+        "Texas Instruments XIO3130 PCIe switch, upstream",
+    ),
+    (
+        0x104c,
+        0x8233,
+        "Texas Instruments XIO3130 PCIe switch, downstream",
+    ),
     (0x8086, 0x1237, "Intel 440FX 82441FX PMC"),
     (0x8086, 0x7000, "Intel 82371SB PIIX3 ISA"),
     (0x8086, 0x7010, "Intel 82371SB PIIX3 IDE"),
     (0x8086, 0x7113, "Intel 82371AB/EB/MB PIIX4 ACPI"),
-    (0x8086, 0x29c0, "Intel 82G33/G31/P35/P31 Express DRAM Controller"),
-    (0x8086, 0x2918, "Intel 82801IB (ICH9) LPC Interface Controller"),
-    (0x8086, 0x2922, "Intel 82801IR/IO/IH (ICH9R/DO/DH) SATA Controller"),
-    (0x8086, 0x2930, "Intel 82801I (ICH9 Family) SMBus Controller"),
+    (
+        0x8086,
+        0x29c0,
+        "Intel 82G33/G31/P35/P31 Express DRAM Controller",
+    ),
+    (
+        0x8086,
+        0x2918,
+        "Intel 82801IB (ICH9) LPC Interface Controller",
+    ),
+    (
+        0x8086,
+        0x2922,
+        "Intel 82801IR/IO/IH (ICH9R/DO/DH) SATA Controller",
+    ),
+    (
+        0x8086,
+        0x2930,
+        "Intel 82801I (ICH9 Family) SMBus Controller",
+    ),
 ];
 
 /// Names of classes, by their first two bytes (PCI Code and ID Assignment).
@@ -93,7 +117,9 @@ const EXTENDED: &[(u16, &str)] = &[
 
 /// A device's name, or that it has none here.
 pub fn device(vendor: u16, device: u16) -> &'static str {
-    let known = DEVICES.iter().find(|known| (known.0, known.1) == (vendor, device));
+    let known = DEVICES
+        .iter()
+        .find(|known| (known.0, known.1) == (vendor, device));
     known.map_or("Device", |known| known.2)
 }
 
@@ -101,7 +127,10 @@ pub fn device(vendor: u16, device: u16) -> &'static str {
 pub fn class(function: &Function) -> String {
     let code = (function.class, function.subclass);
     let known = CLASSES.iter().find(|known| (known.0, known.1) == code);
-    known.map_or_else(|| format!("{:?}", function.device_type()), |known| known.2.into())
+    known.map_or_else(
+        || format!("{:?}", function.device_type()),
+        |known| known.2.into(),
+    )
 }
 
 /// A capability's name.

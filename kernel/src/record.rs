@@ -236,7 +236,10 @@ struct Line<'a> {
 impl Record<'_> {
     /// The record as one line of JSON, without the `@`.
     pub fn to_json(&self) -> String {
-        let line = Line { v: VERSION, record: self };
+        let line = Line {
+            v: VERSION,
+            record: self,
+        };
         // Strings, numbers and lists only: nothing in a record fails to
         // serialise.
         serde_json::to_string(&line).unwrap_or_default()
@@ -256,15 +259,24 @@ mod tests {
     fn a_record_has_a_version_a_kind_and_flat_fields() {
         let record = Record::Skip {
             case: "doorbell-idle",
-            place: Place { bdf: Some("0000:00:01.0".into()), mmio: None },
+            place: Place {
+                bdf: Some("0000:00:01.0".into()),
+                mmio: None,
+            },
             reason: "a \"reason\"".into(),
         };
         assert_eq!(
             record.to_json(),
             r#"{"v":1,"kind":"skip","case":"doorbell-idle","bdf":"0000:00:01.0","reason":"a \"reason\""}"#
         );
-        let end = Record::End { verdict: "pass", errors: 0 };
-        assert_eq!(end.to_json(), r#"{"v":1,"kind":"end","verdict":"pass","errors":0}"#);
+        let end = Record::End {
+            verdict: "pass",
+            errors: 0,
+        };
+        assert_eq!(
+            end.to_json(),
+            r#"{"v":1,"kind":"end","verdict":"pass","errors":0}"#
+        );
     }
 
     #[test]

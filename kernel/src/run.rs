@@ -29,7 +29,11 @@ pub unsafe fn begin(name: &str, boot: Result<&'static BootInfo, BootError>) -> M
     Record::Boot {
         name,
         version: env!("CARGO_PKG_VERSION"),
-        build: if cfg!(debug_assertions) { "debug" } else { "release" },
+        build: if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        },
         entry: "pvh",
         cmdline: boot.command_line(),
         memory_kib: boot.ram_size() / 1024,

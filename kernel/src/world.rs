@@ -47,10 +47,12 @@ impl World {
     /// What must be said about figures from here; `None` on hardware.
     fn caveat(&self) -> Option<&'static str> {
         match self.hypervisor.as_ref().map(Text::as_str) {
-            Some("TCGTCGTCGTCG") => Some("TCG translates the guest: these are not hardware's figures"),
-            _ if self.nop >= EMULATED => {
-                Some("the guest's instructions are emulated one by one: these are not hardware's figures")
+            Some("TCGTCGTCGTCG") => {
+                Some("TCG translates the guest: these are not hardware's figures")
             }
+            _ if self.nop >= EMULATED => Some(
+                "the guest's instructions are emulated one by one: these are not hardware's figures",
+            ),
             _ => None,
         }
     }
@@ -72,13 +74,21 @@ impl World {
     /// The same in words.
     pub fn describe(&self) -> String {
         let cpu = self.cpu.as_ref().map_or("CPU", Text::as_str);
-        let hypervisor = self.hypervisor.as_ref().map_or("no hypervisor", Text::as_str);
+        let hypervisor = self
+            .hypervisor
+            .as_ref()
+            .map_or("no hypervisor", Text::as_str);
         let clock = match self.frequency {
             Some(Frequency { hz, source }) => format!("TSC {} MHz by {source}", hz / 1_000_000),
             None => "TSC of unknown frequency".to_string(),
         };
-        let caveat = self.caveat().map_or(String::new(), |caveat| format!("\nNote: {caveat}."));
-        format!("{cpu}; {hypervisor}; {clock}, in steps of {}.{caveat}", self.tsc_step)
+        let caveat = self
+            .caveat()
+            .map_or(String::new(), |caveat| format!("\nNote: {caveat}."));
+        format!(
+            "{cpu}; {hypervisor}; {clock}, in steps of {}.{caveat}",
+            self.tsc_step
+        )
     }
 }
 
@@ -86,6 +96,13 @@ impl World {
 fn sixteen_nops() -> u64 {
     let start = tsc::start();
     // SAFETY: they do nothing.
-    unsafe { core::arch::asm!(".rept 16", "nop", ".endr", options(nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!(
+            ".rept 16",
+            "nop",
+            ".endr",
+            options(nostack, preserves_flags)
+        )
+    };
     tsc::stop().wrapping_sub(start)
 }

@@ -20,6 +20,10 @@
 //! assert!(serial.ends_with("1 passed, 0 failed, 1 skipped\n"));
 //! ```
 #![cfg_attr(not(test), no_std)]
+#![allow(
+    clippy::result_large_err,
+    reason = "a reason is text, there is no allocator to keep it, and a test fails once"
+)]
 
 use core::fmt::{self, Write};
 
@@ -82,7 +86,12 @@ pub struct Runner<'w> {
 impl<'w> Runner<'w> {
     /// A runner that reports to `to`.
     pub fn new(to: &'w mut dyn Write) -> Self {
-        Self { to, passed: 0, failed: 0, skipped: 0 }
+        Self {
+            to,
+            passed: 0,
+            failed: 0,
+            skipped: 0,
+        }
     }
 
     /// Runs a test. Its name is a path, `blk/read`: parts from the general to
@@ -130,7 +139,12 @@ impl<'w> Runner<'w> {
     /// Prints the total. The run is a success if no test failed and at least one
     /// passed: a run that skipped everything has shown nothing.
     pub fn finish(self) -> bool {
-        let Self { to, passed, failed, skipped } = self;
+        let Self {
+            to,
+            passed,
+            failed,
+            skipped,
+        } = self;
         let _ = writeln!(to, "{passed} passed, {failed} failed, {skipped} skipped");
         failed == 0 && passed > 0
     }

@@ -15,7 +15,10 @@ pub struct Text {
 impl Text {
     /// The text that `arguments` make, or as much of it as fits.
     pub fn new(arguments: fmt::Arguments<'_>) -> Self {
-        let mut text = Self { bytes: [0; MAX], len: 0 };
+        let mut text = Self {
+            bytes: [0; MAX],
+            len: 0,
+        };
         // An error means that it was cut off.
         let _ = text.write_fmt(arguments);
         text
@@ -34,7 +37,11 @@ impl Write for Text {
         let fits = text.floor_char_boundary(room.min(text.len()));
         self.bytes[self.len..self.len + fits].copy_from_slice(&text.as_bytes()[..fits]);
         self.len += fits;
-        if fits == text.len() { Ok(()) } else { Err(fmt::Error) }
+        if fits == text.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
     }
 }
 
@@ -82,6 +89,9 @@ mod tests {
 
     #[test]
     fn json_is_escaped() {
-        assert_eq!(std::format!("{}", Json("a\"\\\n\u{1}é")), "a\\\"\\\\\\u000a\\u0001é");
+        assert_eq!(
+            std::format!("{}", Json("a\"\\\n\u{1}é")),
+            "a\\\"\\\\\\u000a\\u0001é"
+        );
     }
 }

@@ -37,7 +37,10 @@ impl Baseline {
         let mut series = Self::named("empty-loop");
         series.batch = timer.batch_for(&Nothing);
         series.net = false;
-        Self { read: false, series }
+        Self {
+            read: false,
+            series,
+        }
     }
 
     /// A read of a port.
@@ -56,14 +59,21 @@ impl Baseline {
 
 impl Case for Baseline {
     fn name(&self) -> String {
-        self.series.subtest.as_deref().unwrap_or_default().to_string()
+        self.series
+            .subtest
+            .as_deref()
+            .unwrap_or_default()
+            .to_string()
     }
 
     fn round(&mut self, _: &mut Timer, count: u32) -> Result<(), String> {
         let series = &mut self.series;
         for _ in 0..count.div_ceil(series.batch) {
-            let cycles =
-                if self.read { time(&PortRead, series.batch) } else { time(&Nothing, series.batch) };
+            let cycles = if self.read {
+                time(&PortRead, series.batch)
+            } else {
+                time(&Nothing, series.batch)
+            };
             series.record(cycles);
         }
         // There is no device that could miss it.

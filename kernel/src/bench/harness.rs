@@ -90,7 +90,8 @@ impl Series {
     /// Adds a sample: the cycles that a whole batch took.
     pub fn record(&mut self, cycles: u64) {
         self.operations += u64::from(self.batch);
-        self.histogram.record(cycles * HUNDREDTHS / u64::from(self.batch));
+        self.histogram
+            .record(cycles * HUNDREDTHS / u64::from(self.batch));
     }
 
     /// Operations timed so far.
@@ -100,7 +101,11 @@ impl Series {
 
     /// The figures, net of what `timer` found an empty batch to cost.
     pub fn summary(&self, timer: &Timer) -> SummaryRecord {
-        let overhead = if self.net { timer.overhead(self.batch) } else { 0 };
+        let overhead = if self.net {
+            timer.overhead(self.batch)
+        } else {
+            0
+        };
         let net = |raw: u64| hundredths(raw as i64 - overhead as i64);
         let histogram = &self.histogram;
         SummaryRecord {
@@ -165,7 +170,10 @@ pub fn time(operation: &impl Notify, count: u32) -> u64 {
 impl Timer {
     /// A timer on a TSC that moves in steps of `step` cycles.
     pub fn new(step: u64) -> Self {
-        Self { step, empty: BTreeMap::new() }
+        Self {
+            step,
+            empty: BTreeMap::new(),
+        }
     }
 
     /// How many of `operation` make a batch long enough for the TSC's step.
@@ -173,9 +181,14 @@ impl Timer {
         let (batches, operations) = PROBES;
         let most = u64::from(MAX_BATCH);
         // The fastest of a few: interruptions make it longer only.
-        let fastest = (0..batches).map(|_| time(operation, operations)).min().unwrap_or(0);
+        let fastest = (0..batches)
+            .map(|_| time(operation, operations))
+            .min()
+            .unwrap_or(0);
         let cost = fastest / u64::from(operations);
-        let batch = (self.step * STEPS_A_BATCH).div_ceil(cost.max(1)).clamp(1, most) as u32;
+        let batch = (self.step * STEPS_A_BATCH)
+            .div_ceil(cost.max(1))
+            .clamp(1, most) as u32;
         self.expect(batch);
         batch
     }
@@ -198,7 +211,9 @@ impl Timer {
     /// What an operation of an empty batch costs, in hundredths of a cycle: the
     /// median.
     fn overhead(&self, batch: u32) -> u64 {
-        self.empty.get(&batch).map_or(0, |histogram| histogram.permille(500))
+        self.empty
+            .get(&batch)
+            .map_or(0, |histogram| histogram.permille(500))
     }
 }
 

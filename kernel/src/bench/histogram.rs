@@ -33,7 +33,13 @@ impl Histogram {
     /// An empty histogram.
     pub fn new() -> Self {
         let counts = vec![0; BUCKETS].into_boxed_slice();
-        Self { counts, samples: 0, sum: 0, min: u64::MAX, max: 0 }
+        Self {
+            counts,
+            samples: 0,
+            sum: 0,
+            min: u64::MAX,
+            max: 0,
+        }
     }
 
     /// Adds a value.
@@ -110,7 +116,10 @@ mod tests {
         for value in (0..40).flat_map(|bits| [1 << bits, (1 << bits) + 1, (3 << bits) / 2]) {
             let middle = middle(bucket(value));
             assert_eq!(bucket(middle), bucket(value), "{value}");
-            assert!(middle.abs_diff(value) * 64 <= value, "{value} became {middle}");
+            assert!(
+                middle.abs_diff(value) * 64 <= value,
+                "{value} became {middle}"
+            );
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
     }
@@ -125,7 +134,10 @@ mod tests {
         assert_eq!(histogram.mean(), 5005);
         for (permille, exact) in [(500, 5000), (900, 9000), (990, 9900), (999, 9990)] {
             let found = histogram.permille(permille);
-            assert!(found.abs_diff(exact) * 50 <= exact, "p{permille}: {found}, not {exact}");
+            assert!(
+                found.abs_diff(exact) * 50 <= exact,
+                "p{permille}: {found}, not {exact}"
+            );
         }
         assert_eq!(histogram.permille(1000), 10_000);
     }
@@ -133,7 +145,12 @@ mod tests {
     #[test]
     fn an_empty_histogram_has_no_figures() {
         let histogram = Histogram::new();
-        let figures = [histogram.min(), histogram.max(), histogram.mean(), histogram.permille(500)];
+        let figures = [
+            histogram.min(),
+            histogram.max(),
+            histogram.mean(),
+            histogram.permille(500),
+        ];
         assert_eq!(figures, [0; 4]);
     }
 
@@ -141,6 +158,9 @@ mod tests {
     fn one_value_is_every_percentile() {
         let mut histogram = Histogram::new();
         histogram.record(12_345);
-        assert_eq!([1, 500, 999].map(|permille| histogram.permille(permille)), [12_345; 3]);
+        assert_eq!(
+            [1, 500, 999].map(|permille| histogram.permille(permille)),
+            [12_345; 3]
+        );
     }
 }

@@ -61,7 +61,16 @@ impl<'m> Path<'m> {
         let label = format!("{} at {} over {interface}, {path}", unit.name(), unit.at());
         // To find the batch, and to see an answer.
         let others = u64::from(PROBE_OPERATIONS) + 1;
-        Ok(Self { machine, unit, way, label, idle, request, round_trip, others })
+        Ok(Self {
+            machine,
+            unit,
+            way,
+            label,
+            idle,
+            request,
+            round_trip,
+            others,
+        })
     }
 
     /// How often the doorbell was rung in all.
@@ -79,8 +88,7 @@ impl Case for Path<'_> {
     fn round(&mut self, _: &mut Timer, count: u32) -> Result<(), String> {
         let clock = self.machine.clock;
         let mut transport = drive::open(self.machine, &self.unit, self.way)?;
-        let (idle, request, round_trip) =
-            (&mut self.idle, &mut self.request, &mut self.round_trip);
+        let (idle, request, round_trip) = (&mut self.idle, &mut self.request, &mut self.round_trip);
         let others = &mut self.others;
         drive::with_device(&clock, &mut *transport, |driven| {
             each(driven.queue().notifier(), |notifier| {

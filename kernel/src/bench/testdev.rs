@@ -51,9 +51,9 @@ impl Bar {
     /// Reads a byte; 0 outside the BAR, as the device itself answers there.
     fn read8(&self, offset: u16) -> u8 {
         match self {
-            Self::Memory(region) => {
-                region.registers::<u8>(offset.into()).map_or(0, |register| register.ptr().read())
-            }
+            Self::Memory(region) => region
+                .registers::<u8>(offset.into())
+                .map_or(0, |register| register.ptr().read()),
             Self::Io(ports) if offset < ports.len() => ports.read8(offset),
             Self::Io(_) => 0,
         }
@@ -78,7 +78,11 @@ impl Bar {
 
     fn text(&self, offset: u16) -> String {
         let bytes = (offset..offset + MAX_NAME).map(|at| self.read8(at));
-        bytes.take_while(|&byte| byte != 0).filter(u8::is_ascii_graphic).map(char::from).collect()
+        bytes
+            .take_while(|&byte| byte != 0)
+            .filter(u8::is_ascii_graphic)
+            .map(char::from)
+            .collect()
     }
 }
 
@@ -130,7 +134,10 @@ pub fn subtests(machine: &Machine, timer: &mut Timer) -> (Vec<Subtest>, Vec<(Pla
     let mut skipped = Vec::new();
     let functions = machine.pci.iter().flat_map(|pci| &pci.functions);
     for function in functions.filter(|function| (function.vendor, function.device) == ID) {
-        let place = Place { bdf: Some(function.address.to_string()), mmio: None };
+        let place = Place {
+            bdf: Some(function.address.to_string()),
+            mmio: None,
+        };
         for index in [0, 1] {
             match bar(function, index) {
                 Ok(bar) => {
@@ -151,17 +158,23 @@ pub fn subtests(machine: &Machine, timer: &mut Timer) -> (Vec<Subtest>, Vec<(Pla
 
 /// Maps a BAR of the device.
 fn bar(function: &Function, index: usize) -> Result<Bar, String> {
-    let bar = function.bars[index].as_ref().ok_or(format!("there is no BAR{index}"))?;
+    let bar = function.bars[index]
+        .as_ref()
+        .ok_or(format!("there is no BAR{index}"))?;
     let address = bar.address.ok_or_else(|| match bar.reason {
         Some(reason) => format!("BAR{index} has no address: {reason}"),
         None => format!("BAR{index} has no address"),
     })?;
     if bar.kind == BarKind::Io {
-        let range = u16::try_from(address).ok().zip(u16::try_from(bar.size).ok());
+        let range = u16::try_from(address)
+            .ok()
+            .zip(u16::try_from(bar.size).ok());
         let (base, len) = range.ok_or(format!("BAR{index} at {address:#x} is not a port"))?;
         // SAFETY: the function's own IO BAR, and this kernel owns it.
         let ports = unsafe { IoRegion::new(X86Ports, base, len) };
-        Ok(Bar::Io(ports.ok_or(format!("BAR{index} passes the end of IO space"))?))
+        Ok(Bar::Io(
+            ports.ok_or(format!("BAR{index} passes the end of IO space"))?,
+        ))
     } else {
         // SAFETY: the function's own memory BAR, and this kernel owns it.
         let region = unsafe { MmioRegion::map(&KernelMmio, address, bar.size) };
@@ -188,7 +201,9 @@ impl Subtest {
                 (Doorbell::Store(Store8 { register, value }), "mmio")
             }
             Bar::Io(ports) => {
-                let offset = u16::try_from(offset).ok().filter(|&offset| offset < ports.len());
+                let offset = u16::try_from(offset)
+                    .ok()
+                    .filter(|&offset| offset < ports.len());
                 let port = ports.base() + offset.ok_or_else(outside)?;
                 (Doorbell::Out(Out8 { port, value }), "pio")
             }
@@ -201,13 +216,23 @@ impl Subtest {
         series.notify = Some(notify.to_string());
         series.subtest = Some(name.clone().into());
         let eventfd = !name.contains("no-eventfd");
-        Ok(Some(Self { bar, test, doorbell, eventfd, series }))
+        Ok(Some(Self {
+            bar,
+            test,
+            doorbell,
+            eventfd,
+            series,
+        }))
     }
 }
 
 impl Case for Subtest {
     fn name(&self) -> String {
-        self.series.subtest.as_deref().unwrap_or_default().to_string()
+        self.series
+            .subtest
+            .as_deref()
+            .unwrap_or_default()
+            .to_string()
     }
 
     fn round(&mut self, _: &mut Timer, count: u32) -> Result<(), String> {
@@ -223,7 +248,11 @@ impl Case for Subtest {
         }
         let rung = series.operations() - before;
         let counted = u64::from(self.bar.read32(header::COUNT));
-        let delivered = if self.eventfd { rung.saturating_sub(counted) } else { counted };
+        let delivered = if self.eventfd {
+            rung.saturating_sub(counted)
+        } else {
+            counted
+        };
         series.delivered += delivered;
         if delivered == rung {
             Ok(())

@@ -50,7 +50,12 @@ fn devices(machine: &Machine) -> u32 {
 
 fn skip(unit: &Unit, reason: alloc::string::String) {
     println!("  skipped: {reason}");
-    Record::Skip { case: "device", place: unit.place.clone(), reason }.emit();
+    Record::Skip {
+        case: "device",
+        place: unit.place.clone(),
+        reason,
+    }
+    .emit();
 }
 
 /// A way's name: interface and notification.
@@ -70,9 +75,17 @@ fn try_way(machine: &Machine, unit: &Unit, way: Way) -> bool {
     let result = drive::open(machine, unit, way).and_then(|mut transport| {
         let path = (transport.interface(), transport.notify_path());
         drive::with_device(&machine.clock, &mut *transport, |driven| {
-            let about = driven.exercise(&machine.clock).map_err(|error| error.to_string())?;
+            let about = driven
+                .exercise(&machine.clock)
+                .map_err(|error| error.to_string())?;
             let features = driven.features();
-            Ok(drive::device_record(unit, path, features, driven.queue(), about))
+            Ok(drive::device_record(
+                unit,
+                path,
+                features,
+                driven.queue(),
+                about,
+            ))
         })
     });
     match result {
@@ -87,7 +100,10 @@ fn try_way(machine: &Machine, unit: &Unit, way: Way) -> bool {
             true
         }
         Err(error) => {
-            fail(&format!("{} at {} over {}", unit.name(), unit.at(), name(way)), error);
+            fail(
+                &format!("{} at {} over {}", unit.name(), unit.at(), name(way)),
+                error,
+            );
             false
         }
     }

@@ -27,7 +27,11 @@ pub(super) const COMMAND: Command = Command {
     usage: "[rounds=N] [count=N] [device=blk|rng|testdev]",
     about: "times every way to ring every doorbell",
     parse: |arguments| {
-        let mut options = Options { rounds: ROUNDS, count: COUNT, device: None };
+        let mut options = Options {
+            rounds: ROUNDS,
+            count: COUNT,
+            device: None,
+        };
         arguments.each(|key, value| {
             match key {
                 "rounds" => options.rounds = number(value, 1..=1_000_000)?,
@@ -66,7 +70,11 @@ fn run(machine: &Machine, options: &Options) -> u32 {
     cases.push(Box::new(Baseline::port_read(&mut timer)));
     if options.wants("testdev") {
         let (subtests, skipped) = testdev::subtests(machine, &mut timer);
-        cases.extend(subtests.into_iter().map(|subtest| Box::new(subtest) as Box<dyn Case>));
+        cases.extend(
+            subtests
+                .into_iter()
+                .map(|subtest| Box::new(subtest) as Box<dyn Case>),
+        );
         for (place, reason) in skipped {
             skip("testdev", "pci-testdev", place, reason);
         }
@@ -122,7 +130,10 @@ fn paths<'m>(
             match Path::new(machine, unit.clone(), way, timer) {
                 Ok(path) => cases.push(Box::new(path)),
                 Err(error) => {
-                    fail(&format!("{} at {} over {name}", unit.name(), unit.at()), error);
+                    fail(
+                        &format!("{} at {} over {name}", unit.name(), unit.at()),
+                        error,
+                    );
                     failures += 1;
                 }
             }
@@ -132,18 +143,23 @@ fn paths<'m>(
 }
 
 fn skip(case: &'static str, device: &str, place: Place, reason: String) {
-    let at = place.bdf.as_deref().or(place.mmio.as_deref()).unwrap_or_default();
+    let at = place
+        .bdf
+        .as_deref()
+        .or(place.mmio.as_deref())
+        .unwrap_or_default();
     println!("skipped: {device} at {at}: {reason}");
-    Record::Skip { case, place, reason }.emit();
+    Record::Skip {
+        case,
+        place,
+        reason,
+    }
+    .emit();
 }
 
 /// Emits a case's records and collects them. The result is how many doorbells
 /// did not arrive, as 0 or 1 a series.
-fn report(
-    case: &dyn Case,
-    timer: &Timer,
-    into: &mut Vec<SummaryRecord>,
-) -> u32 {
+fn report(case: &dyn Case, timer: &Timer, into: &mut Vec<SummaryRecord>) -> u32 {
     let mut failures = 0;
     for series in case.series() {
         let summary = series.summary(timer);
@@ -164,14 +180,39 @@ fn report(
 /// Prints the summaries, ordered by what is timed.
 fn table(world: &World, summaries: &[SummaryRecord]) {
     println!();
-    println!("Cycles an operation, net of the empty loop. {}", world.describe());
+    println!(
+        "Cycles an operation, net of the empty loop. {}",
+        world.describe()
+    );
     println!(
         "{:<17}{:<12}{:<13}{:<11}{:<14}{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
-        "case", "device", "at", "transport", "notify", "n", "min", "p50", "p90", "p99", "p99.9", "max", "mean"
+        "case",
+        "device",
+        "at",
+        "transport",
+        "notify",
+        "n",
+        "min",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "mean"
     );
-    for case in ["baseline", "testdev", "doorbell-idle", "doorbell-request", "round-trip"] {
+    for case in [
+        "baseline",
+        "testdev",
+        "doorbell-idle",
+        "doorbell-request",
+        "round-trip",
+    ] {
         for summary in summaries.iter().filter(|summary| summary.case == case) {
-            let place = summary.place.bdf.as_deref().or(summary.place.mmio.as_deref());
+            let place = summary
+                .place
+                .bdf
+                .as_deref()
+                .or(summary.place.mmio.as_deref());
             // A subtest's name takes the two columns that only virtio fills.
             let (transport, notify) = match (&summary.subtest, &summary.notify) {
                 (Some(subtest), _) => (subtest.as_ref(), ""),
@@ -203,7 +244,11 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
 /// A figure as people read it: three digits or more say nothing behind the
 /// point.
 fn cycles(value: f64) -> String {
-    if (-100.0..100.0).contains(&value) { format!("{value:.1}") } else { format!("{value:.0}") }
+    if (-100.0..100.0).contains(&value) {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
 }
 
 #[cfg(test)]
@@ -212,6 +257,9 @@ mod tests {
 
     #[test]
     fn figures_are_short() {
-        assert_eq!([0.0, -0.5, 99.96, 100.4, 12345.6].map(cycles), ["0.0", "-0.5", "100.0", "100", "12346"]);
+        assert_eq!(
+            [0.0, -0.5, 99.96, 100.4, 12345.6].map(cycles),
+            ["0.0", "-0.5", "100.0", "100", "12346"]
+        );
     }
 }

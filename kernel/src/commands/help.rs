@@ -15,7 +15,10 @@ pub(super) const COMMAND: Command = Command {
         arguments.none()?;
         Ok(Box::new(|_| {
             println!("Commands, separated by \";\" on the kernel's command line:");
-            for Command { name, usage, about, .. } in COMMANDS {
+            for Command {
+                name, usage, about, ..
+            } in COMMANDS
+            {
                 println!("  {:<54} {about}", format!("{name} {usage}"));
             }
             0

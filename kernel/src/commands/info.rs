@@ -26,7 +26,10 @@ pub(super) const COMMAND: Command = Command {
 
 fn print(machine: &Machine) {
     let brand = cpu::brand();
-    println!("CPU: {}", brand.as_ref().map_or("unnamed", |brand| brand.as_str()));
+    println!(
+        "CPU: {}",
+        brand.as_ref().map_or("unnamed", |brand| brand.as_str())
+    );
     match machine.clock.frequency {
         Some(frequency) => println!("TSC: {} Hz, by {}", frequency.hz, frequency.source),
         None => println!("TSC: of unknown frequency"),
@@ -36,9 +39,25 @@ fn print(machine: &Machine) {
         println!("  {region}");
     }
     let heap = memory::heap_use();
-    println!("Heap: {} KiB, {} KiB free", heap.size / 1024, heap.free / 1024);
-    let tables: Vec<String> = machine.acpi.tables.iter().map(|name| name.escape_ascii().to_string()).collect();
-    println!("ACPI tables: {}", if tables.is_empty() { "none".into() } else { tables.join(" ") });
+    println!(
+        "Heap: {} KiB, {} KiB free",
+        heap.size / 1024,
+        heap.free / 1024
+    );
+    let tables: Vec<String> = machine
+        .acpi
+        .tables
+        .iter()
+        .map(|name| name.escape_ascii().to_string())
+        .collect();
+    println!(
+        "ACPI tables: {}",
+        if tables.is_empty() {
+            "none".into()
+        } else {
+            tables.join(" ")
+        }
+    );
     match &machine.pci {
         Some(pci) => println!(
             "PCI: {} functions through {}; BARs: {} kept, {} assigned, {} without an address",

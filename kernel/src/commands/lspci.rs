@@ -64,12 +64,22 @@ fn lspci(machine: &Machine, verbose: bool, numeric: bool) -> u32 {
 /// The address, without the segment where that is 0, as Linux's `lspci` has it.
 fn short(address: PciAddress) -> String {
     let text = address.to_string();
-    text.strip_prefix("0000:").map_or(text.clone(), ToString::to_string)
+    text.strip_prefix("0000:")
+        .map_or(text.clone(), ToString::to_string)
 }
 
 /// The line that `lspci` prints on Linux, `-nn` style: names, then numbers.
 fn line(function: &Function, numeric: bool) -> String {
-    let Function { address, vendor, device, class, subclass, revision, prog_if, .. } = function;
+    let Function {
+        address,
+        vendor,
+        device,
+        class,
+        subclass,
+        revision,
+        prog_if,
+        ..
+    } = function;
     let address = short(*address);
     let code = format!("{class:02x}{subclass:02x}");
     let id = format!("{vendor:04x}:{device:04x}");
@@ -84,7 +94,10 @@ fn line(function: &Function, numeric: bool) -> String {
     let class = pci_names::class(function);
     let name = pci_names::device(*vendor, *device);
     let virtio = virtio_pci::device_type(function).map(|kind| format!(", virtio type {kind}"));
-    format!("{address} {class} [{code}]: {name} [{id}]{}{tail}", virtio.unwrap_or_default())
+    format!(
+        "{address} {class} [{code}]: {name} [{id}]{}{tail}",
+        virtio.unwrap_or_default()
+    )
 }
 
 /// The BARs that have no address, and why. Whoever only lists functions should
@@ -98,8 +111,17 @@ fn shortages(function: &Function) {
 }
 
 fn describe(bar: &Bar) -> String {
-    let prefetchable = if bar.prefetchable { ", prefetchable" } else { "" };
-    format!("BAR{}: {}{prefetchable}, {}", bar.index, bar.kind, Bytes(bar.size))
+    let prefetchable = if bar.prefetchable {
+        ", prefetchable"
+    } else {
+        ""
+    };
+    format!(
+        "BAR{}: {}{prefetchable}, {}",
+        bar.index,
+        bar.kind,
+        Bytes(bar.size)
+    )
 }
 
 fn detail(pci: &Pci, function: &Function) {
@@ -153,7 +175,8 @@ fn control(command: CommandRegister) -> String {
         ("DisINTx", CommandRegister::INTERRUPT_DISABLE),
     ];
     let mark = |bit| if command.contains(bit) { '+' } else { '-' };
-    bits.map(|(name, bit)| format!("{name}{}", mark(bit))).join(" ")
+    bits.map(|(name, bit)| format!("{name}{}", mark(bit)))
+        .join(" ")
 }
 
 fn capability_names(config: &dyn ConfigSpace, function: &Function) -> Vec<String> {
@@ -211,7 +234,11 @@ fn virtio_lines(config: &dyn ConfigSpace, function: &Function) -> Vec<String> {
     }
     for notify in structures.notify() {
         let space = if notify.io { " (I/O)" } else { "" };
-        line(CapCfgType::Notify, notify.at, format!(" multiplier={:08x}{space}", notify.multiplier));
+        line(
+            CapCfgType::Notify,
+            notify.at,
+            format!(" multiplier={:08x}{space}", notify.multiplier),
+        );
     }
     lines
 }
@@ -247,7 +274,10 @@ pub fn record(pci: &Pci, function: &Function) -> PciRecord {
         device: format!("{:04x}", function.device),
         subsystem_vendor: format!("{:04x}", function.subsystem_vendor),
         subsystem: format!("{:04x}", function.subsystem_device),
-        class: format!("{:02x}{:02x}{:02x}", function.class, function.subclass, function.prog_if),
+        class: format!(
+            "{:02x}{:02x}{:02x}",
+            function.class, function.subclass, function.prog_if
+        ),
         revision: function.revision,
         header: function.header.to_string(),
         port: function.port.map(|port| port.to_string()),

@@ -66,7 +66,10 @@ impl<'a> Arguments<'a> {
 
     /// Hands each argument, as a key and what is behind its `=`, to `take`, which
     /// says whether it is one.
-    fn each(&self, mut take: impl FnMut(&str, Option<&'a str>) -> Result<bool, String>) -> Result<(), String> {
+    fn each(
+        &self,
+        mut take: impl FnMut(&str, Option<&'a str>) -> Result<bool, String>,
+    ) -> Result<(), String> {
         for word in &self.0 {
             let (key, value) = match word.split_once('=') {
                 Some((key, value)) => (key, Some(value)),
@@ -83,8 +86,16 @@ impl<'a> Arguments<'a> {
 
 /// The number behind a key, within a range.
 fn number(value: Option<&str>, range: core::ops::RangeInclusive<u32>) -> Result<u32, String> {
-    let number = value.and_then(|value| value.parse().ok()).filter(|number| range.contains(number));
-    number.ok_or_else(|| format!("it wants a number from {} to {}", range.start(), range.end()))
+    let number = value
+        .and_then(|value| value.parse().ok())
+        .filter(|number| range.contains(number));
+    number.ok_or_else(|| {
+        format!(
+            "it wants a number from {} to {}",
+            range.start(),
+            range.end()
+        )
+    })
 }
 
 /// Runs the commands on the kernel's command line, or the main job. The result
@@ -92,9 +103,15 @@ fn number(value: Option<&str>, range: core::ops::RangeInclusive<u32>) -> Result<
 pub fn run_command_line(machine: &Machine) -> u32 {
     // Words for virtio-mmio may be anywhere: QEMU appends them.
     let words = machine.boot.command_line().split(' ');
-    let line: Vec<_> = words.filter(|word| !virtio_mmio::is_parameter(word)).collect();
+    let line: Vec<_> = words
+        .filter(|word| !virtio_mmio::is_parameter(word))
+        .collect();
     let line = line.join(" ");
-    let line = if line.trim().is_empty() { MAIN_JOB } else { &line };
+    let line = if line.trim().is_empty() {
+        MAIN_JOB
+    } else {
+        &line
+    };
     run(machine, line)
 }
 
@@ -119,7 +136,9 @@ pub fn run(machine: &Machine, line: &str) -> u32 {
 }
 
 fn split(line: &str) -> impl Iterator<Item = &str> {
-    line.split(';').map(str::trim).filter(|text| !text.is_empty())
+    line.split(';')
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
 }
 
 fn parse(text: &str) -> Result<Job, String> {
@@ -128,14 +147,21 @@ fn parse(text: &str) -> Result<Job, String> {
     let command = COMMANDS.iter().find(|command| command.name == name);
     let command = command.ok_or_else(|| format!("there is no command \"{name}\""))?;
     (command.parse)(&Arguments(words.collect())).map_err(|error| {
-        format!("{name}: {error}; usage: {}", [name, command.usage].join(" ").trim_end())
+        format!(
+            "{name}: {error}; usage: {}",
+            [name, command.usage].join(" ").trim_end()
+        )
     })
 }
 
 /// Reports a failure, in words and as a record.
 pub fn fail(what: &str, message: String) {
     println!("error: {what}: {message}");
-    Record::Error { what: what.to_string(), message }.emit();
+    Record::Error {
+        what: what.to_string(),
+        message,
+    }
+    .emit();
 }
 
 #[cfg(test)]
@@ -149,7 +175,11 @@ mod tests {
     #[test]
     fn every_command_is_found_and_the_main_job_is_one() {
         for command in COMMANDS {
-            let text = if command.name == "crash" { "crash panic" } else { command.name };
+            let text = if command.name == "crash" {
+                "crash panic"
+            } else {
+                command.name
+            };
             assert_eq!(error(text), "");
         }
         assert!(split(MAIN_JOB).all(|text| parse(text).is_ok()));

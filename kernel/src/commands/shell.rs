@@ -57,11 +57,7 @@ fn read_line() -> String {
                 return "exit".into();
             }
             // Backspace and delete.
-            0x08 | 0x7f => {
-                if line.pop().is_some() {
-                    print!("\x08 \x08");
-                }
-            }
+            0x08 | 0x7f if line.pop().is_some() => print!("\x08 \x08"),
             b' '..=b'~' if line.len() < MAX_LINE => {
                 line.push(byte.into());
                 print!("{}", char::from(byte));

@@ -71,7 +71,11 @@ fn buffer(code: &[u8]) -> Option<&[u8]> {
     let lead = *code.first()?;
     // PkgLength: the upper two bits say how many bytes follow (20.2.4).
     let follow = usize::from(lead >> 6);
-    let mut length = usize::from(if follow == 0 { lead & 0x3f } else { lead & 0x0f });
+    let mut length = usize::from(if follow == 0 {
+        lead & 0x3f
+    } else {
+        lead & 0x0f
+    });
     for (index, &byte) in code.get(1..=follow)?.iter().enumerate() {
         length |= usize::from(byte) << (4 + 8 * index);
     }
@@ -97,7 +101,12 @@ fn integer(code: &[u8]) -> Option<(u64, &[u8])> {
 /// A little-endian field of `width` bytes.
 fn field(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
     let bytes = bytes.get(at..at.checked_add(width)?)?;
-    Some(bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+    Some(
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | u64::from(byte)),
+    )
 }
 
 impl<'a> Template<'a> {
@@ -114,13 +123,23 @@ impl<'a> Template<'a> {
 
     /// Whether it has bus numbers: then it is a PCI host bridge's.
     pub fn is_host_bridge(self) -> bool {
-        self.descriptors()
-            .any(|descriptor| matches!(descriptor, Descriptor::Window { space: Space::Bus, .. }))
+        self.descriptors().any(|descriptor| {
+            matches!(
+                descriptor,
+                Descriptor::Window {
+                    space: Space::Bus,
+                    ..
+                }
+            )
+        })
     }
 }
 
-/// The first item's tag and body, and what comes after it (6.4.2, 6.4.3).
-fn split_item(bytes: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
+/// An item's tag and body.
+type Item<'a> = (u8, &'a [u8]);
+
+/// The first item, and what comes after it (6.4.2, 6.4.3).
+fn split_item(bytes: &[u8]) -> Option<(Item<'_>, &[u8])> {
     const END_TAG: u8 = 0x78;
     let lead = *bytes.first()?;
     let (tag, header, length) = if lead & 0x80 == 0 {
@@ -156,9 +175,9 @@ fn decode(tag: u8, body: &[u8]) -> Option<Descriptor> {
         // Extended address space: revision and a reserved byte come first.
         0x8b => window(body, 5, 8),
         // Extended interrupt: flags, count, the first number.
-        0x89 if field(body, 1, 1)? > 0 => {
-            Some(Descriptor::Interrupt { gsi: field(body, 2, 4)? as u32 })
-        }
+        0x89 if field(body, 1, 1)? > 0 => Some(Descriptor::Interrupt {
+            gsi: field(body, 2, 4)? as u32,
+        }),
         _ => None,
     }
 }
@@ -208,8 +227,14 @@ mod tests {
         assert_eq!(
             found,
             [
-                Descriptor::Io { base: 0xae00, len: 0x18 },
-                Descriptor::Memory { base: 0xfeb0_0e00, len: 0x200 },
+                Descriptor::Io {
+                    base: 0xae00,
+                    len: 0x18
+                },
+                Descriptor::Memory {
+                    base: 0xfeb0_0e00,
+                    len: 0x200
+                },
                 Descriptor::Interrupt { gsi: 12 },
             ]
         );
@@ -217,11 +242,22 @@ mod tests {
 
     #[test]
     fn bus_numbers_make_a_host_bridge() {
-        let code = [declare(&[&BUS[..], &END].concat()), declare(&[&IO[..], &END].concat())].concat();
+        let code = [
+            declare(&[&BUS[..], &END].concat()),
+            declare(&[&IO[..], &END].concat()),
+        ]
+        .concat();
         let hosts: Vec<_> = templates(&code).map(Template::is_host_bridge).collect();
         assert_eq!(hosts, [true, false]);
         let bus = templates(&code).next().unwrap().descriptors().next();
-        assert_eq!(bus, Some(Descriptor::Window { space: Space::Bus, base: 0, len: 256 }));
+        assert_eq!(
+            bus,
+            Some(Descriptor::Window {
+                space: Space::Bus,
+                base: 0,
+                len: 256
+            })
+        );
     }
 
     #[test]
@@ -233,7 +269,14 @@ mod tests {
         let code = declare(&[&window[..], &END].concat());
         let found = templates(&code).flat_map(Template::descriptors).next();
         let (base, len) = (0x1_0000_0000, 0x1_0000_0000);
-        assert_eq!(found, Some(Descriptor::Window { space: Space::Memory, base, len }));
+        assert_eq!(
+            found,
+            Some(Descriptor::Window {
+                space: Space::Memory,
+                base,
+                len
+            })
+        );
     }
 
     #[test]
@@ -241,7 +284,12 @@ mod tests {
         let code = declare(&[&IO[..], &BUS, &END].concat());
         for length in 0..code.len() {
             // Whatever is there, it must not panic, and never find more.
-            assert!(templates(&code[..length]).flat_map(Template::descriptors).count() <= 2);
+            assert!(
+                templates(&code[..length])
+                    .flat_map(Template::descriptors)
+                    .count()
+                    <= 2
+            );
         }
         let short = declare(&IO[..5]);
         assert_eq!(templates(&short).flat_map(Template::descriptors).count(), 0);

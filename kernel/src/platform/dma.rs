@@ -26,7 +26,12 @@ unsafe impl Dma for KernelDma {
         // SAFETY: the size is not 0.
         let pointer = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(error)?;
         let address = pointer.as_ptr().expose_provenance() as u64;
-        Ok(DmaMemory { pointer, address, size, align })
+        Ok(DmaMemory {
+            pointer,
+            address,
+            size,
+            align,
+        })
     }
 
     unsafe fn free(&self, memory: DmaMemory) {

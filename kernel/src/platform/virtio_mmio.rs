@@ -31,7 +31,11 @@ pub struct BadSlot(String);
 
 impl fmt::Display for BadSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\" is not {PARAMETER}<size>@<base>:<interrupt>", self.0)
+        write!(
+            f,
+            "\"{}\" is not {PARAMETER}<size>@<base>:<interrupt>",
+            self.0
+        )
     }
 }
 
@@ -60,7 +64,11 @@ fn parse(text: &str) -> Option<Slot> {
     let (base, interrupt) = (number(rest.next()?)?, number(rest.next()?)?);
     let len = number(len)?;
     let valid = len > 0 && base > 0 && base.checked_add(len).is_some();
-    valid.then_some(Slot { base, len, interrupt: Some(u32::try_from(interrupt).ok()?) })
+    valid.then_some(Slot {
+        base,
+        len,
+        interrupt: Some(u32::try_from(interrupt).ok()?),
+    })
 }
 
 /// A number, decimal or after 0x hexadecimal, with a suffix K or M.
@@ -81,7 +89,9 @@ fn number(text: &str) -> Option<u64> {
 /// QEMU writes it.
 fn from_aml(code: &[u8]) -> Vec<Slot> {
     let ids = code.windows(HARDWARE_ID.len()).enumerate();
-    let ids = ids.filter(|(_, window)| *window == HARDWARE_ID).map(|(at, _)| at);
+    let ids = ids
+        .filter(|(_, window)| *window == HARDWARE_ID)
+        .map(|(at, _)| at);
     ids.filter_map(|at| {
         let template = aml::templates(&code[at..]).next()?;
         let mut memory = None;
@@ -94,7 +104,11 @@ fn from_aml(code: &[u8]) -> Vec<Slot> {
             }
         }
         let (base, len) = memory.filter(|&(base, len)| base > 0 && len > 0)?;
-        Some(Slot { base, len, interrupt })
+        Some(Slot {
+            base,
+            len,
+            interrupt,
+        })
     })
     .collect()
 }
@@ -106,16 +120,35 @@ mod tests {
     #[test]
     fn the_command_lines_words() {
         let line = "doorbell virtio_mmio.device=512@0xfeb00e00:12 virtio_mmio.device=4K@0x1000:5:0";
-        let slot = |base, len, interrupt| Ok(Slot { base, len, interrupt: Some(interrupt) });
-        assert_eq!(slots(line, &[]), [slot(0x1000, 4096, 5), slot(0xfeb0_0e00, 512, 12)]);
+        let slot = |base, len, interrupt| {
+            Ok(Slot {
+                base,
+                len,
+                interrupt: Some(interrupt),
+            })
+        };
+        assert_eq!(
+            slots(line, &[]),
+            [slot(0x1000, 4096, 5), slot(0xfeb0_0e00, 512, 12)]
+        );
     }
 
     #[test]
     fn a_bad_word_is_named() {
-        for word in ["512", "0@0x1000:1", "1@", "x@0x1000:1", "1@0xffffffffffffffff:1", "1K@0x10"] {
+        for word in [
+            "512",
+            "0@0x1000:1",
+            "1@",
+            "x@0x1000:1",
+            "1@0xffffffffffffffff:1",
+            "1K@0x10",
+        ] {
             let line = [PARAMETER, word].concat();
             let found = slots(&line, &[]);
-            assert!(matches!(&found[..], [Err(BadSlot(named))] if *named == line), "{found:?}");
+            assert!(
+                matches!(&found[..], [Err(BadSlot(named))] if *named == line),
+                "{found:?}"
+            );
         }
     }
 

@@ -23,7 +23,8 @@ pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine, units: &[Unit], wi
             }
             let name = alloc::format!("bench/{}/{}", unit.at(), path_name(way));
             runner.run(name, || {
-                let mut path = Path::new(machine, unit.clone(), way, &mut timer).map_err(Stop::failed)?;
+                let mut path =
+                    Path::new(machine, unit.clone(), way, &mut timer).map_err(Stop::failed)?;
                 let outcome = rounds(&mut path, &mut timer);
                 witness.rang(unit, path.rang());
                 outcome
@@ -50,7 +51,12 @@ fn rounds(case: &mut dyn Case, timer: &mut Timer) -> Outcome {
     timer.round(COUNT);
     for series in case.series() {
         let summary = series.summary(timer);
-        ensure!(summary.n >= u64::from(COUNT * ROUNDS), "{}: n is {}", summary.case, summary.n);
+        ensure!(
+            summary.n >= u64::from(COUNT * ROUNDS),
+            "{}: n is {}",
+            summary.case,
+            summary.n
+        );
         ensure!(
             summary.delivered == summary.n,
             "{}: {} of {} arrived",
@@ -58,8 +64,19 @@ fn rounds(case: &mut dyn Case, timer: &mut Timer) -> Outcome {
             summary.delivered,
             summary.n
         );
-        let ordered = [summary.min, summary.p50, summary.p90, summary.p99, summary.p999, summary.max];
-        ensure!(ordered.is_sorted(), "{}: the percentiles {ordered:?} are not in order", summary.case);
+        let ordered = [
+            summary.min,
+            summary.p50,
+            summary.p90,
+            summary.p99,
+            summary.p999,
+            summary.max,
+        ];
+        ensure!(
+            ordered.is_sorted(),
+            "{}: the percentiles {ordered:?} are not in order",
+            summary.case
+        );
     }
     Ok(())
 }

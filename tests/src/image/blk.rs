@@ -36,7 +36,9 @@ type Driver<'t> = Blk<&'t mut dyn Transport, KernelDma>;
 fn fill(sector: u64, seed: u64, into: &mut [u8]) {
     for (index, word) in into.chunks_exact_mut(8).enumerate() {
         let number = sector.wrapping_mul(64).wrapping_add(index as u64);
-        let value = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(seed);
+        let value = number
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .wrapping_add(seed);
         word.copy_from_slice(&value.to_le_bytes());
     }
 }
@@ -45,7 +47,11 @@ fn fill(sector: u64, seed: u64, into: &mut [u8]) {
 fn check(sector: u64, seed: u64, data: &[u8]) -> Outcome {
     let mut expected = vec![0; data.len()];
     fill(sector, seed, &mut expected);
-    match data.iter().zip(&expected).position(|(found, wanted)| found != wanted) {
+    match data
+        .iter()
+        .zip(&expected)
+        .position(|(found, wanted)| found != wanted)
+    {
         None => Ok(()),
         Some(at) => Err(Stop::Failed(Text::new(format_args!(
             "byte {at} from sector {sector} is {:#04x}, not {:#04x}",
@@ -72,11 +78,17 @@ pub(crate) fn run(
     usable: Result<(), String>,
     witness: &Witness,
 ) {
-    let sets = [("all features", FEATURES), ("no features", Features::NONE), ("event_idx", Features::EVENT_IDX)];
+    let sets = [
+        ("all features", FEATURES),
+        ("no features", Features::NONE),
+        ("event_idx", Features::EVENT_IDX),
+    ];
     for (number, (set, features)) in sets.into_iter().enumerate() {
         let place = alloc::format!("blk/{}/{}/{set}", unit.at(), crate::blk::path_name(way));
         if let Err(reason) = &usable {
-            runner.run(&place, || Err(Stop::Skipped(Text::new(format_args!("{reason}")))));
+            runner.run(&place, || {
+                Err(Stop::Skipped(Text::new(format_args!("{reason}"))))
+            });
             continue;
         }
         let area = Area {
@@ -90,7 +102,16 @@ pub(crate) fn run(
                 continue;
             }
         };
-        session(runner, machine, unit, features, &place, &mut *transport, &area, witness);
+        session(
+            runner,
+            machine,
+            unit,
+            features,
+            &place,
+            &mut *transport,
+            &area,
+            witness,
+        );
     }
 }
 
@@ -128,23 +149,40 @@ fn session(
     let mut blk = None;
     let mut transport = Some(transport);
     runner.run(format_args!("{place}/comes up"), || {
-        let Some(transport) = transport.take() else { return Ok(()) };
-        let driver = Blk::new(transport, QUEUE_SIZE, features, KernelDma, &mut clock.patience())?;
+        let Some(transport) = transport.take() else {
+            return Ok(());
+        };
+        let driver = Blk::new(
+            transport,
+            QUEUE_SIZE,
+            features,
+            KernelDma,
+            &mut clock.patience(),
+        )?;
         let accepted = driver.features() & FEATURES;
         ensure!(accepted == features, "accepted {accepted}, not {features}");
         blk = Some(driver);
         Ok(())
     });
     let Some(mut blk) = blk else { return };
-    runner.run(format_args!("{place}/reads what the host wrote"), || reads(&mut blk, clock));
+    runner.run(format_args!("{place}/reads what the host wrote"), || {
+        reads(&mut blk, clock)
+    });
     runner.run(format_args!("{place}/writes and reads back"), || {
         let outcome = writes(&mut blk, area, clock);
         witness.wrote(unit, area.first, AREA, area.seed);
         outcome
     });
-    runner.run(format_args!("{place}/tells its ID"), || identifies(&mut blk, clock));
-    runner.run(format_args!("{place}/{DEPTH} requests in flight"), || in_flight(&mut blk, area, clock));
-    runner.run(format_args!("{place}/refuses what goes past its end"), || refuses(&mut blk, clock));
+    runner.run(format_args!("{place}/tells its ID"), || {
+        identifies(&mut blk, clock)
+    });
+    runner.run(format_args!("{place}/{DEPTH} requests in flight"), || {
+        in_flight(&mut blk, area, clock)
+    });
+    runner.run(
+        format_args!("{place}/refuses what goes past its end"),
+        || refuses(&mut blk, clock),
+    );
     let record = drive::device_record(unit, path, blk.features(), blk.queue(), String::new());
     witness.device(place, record);
     witness.rang(unit, blk.queue().doorbells());
@@ -173,7 +211,11 @@ fn writes(blk: &mut Driver<'_>, area: &Area, clock: &Clock) -> Outcome {
 fn identifies(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {
     let id: [u8; ID_LEN] = blk.device_id(&mut clock.patience())?;
     let id = id.split(|&byte| byte == 0).next().unwrap_or_default();
-    ensure!(id.starts_with(b"doorbell-disk"), "its ID is \"{}\"", id.escape_ascii());
+    ensure!(
+        id.starts_with(b"doorbell-disk"),
+        "its ID is \"{}\"",
+        id.escape_ascii()
+    );
     Ok(())
 }
 
@@ -189,18 +231,26 @@ fn in_flight(blk: &mut Driver<'_>, area: &Area, clock: &Clock) -> Outcome {
                 (number * 31 % 1000 + round, HOST_SEED)
             };
             let buffer = DmaRegion::new(KernelDma, SECTOR, SECTOR)?;
-            let token = blk.submit(Request::Read { sector, buffer }).map_err(|(error, _)| error)?;
+            let token = blk
+                .submit(Request::Read { sector, buffer })
+                .map_err(|(error, _)| error)?;
             expected.push((token, sector, seed));
         }
         blk.queue().kick();
         let mut patience = clock.patience();
         while !expected.is_empty() {
             let Some(done) = blk.poll()? else {
-                ensure!(patience.again(), "{} requests did not come back", expected.len());
+                ensure!(
+                    patience.again(),
+                    "{} requests did not come back",
+                    expected.len()
+                );
                 continue;
             };
             done.result?;
-            let place = expected.iter().position(|(token, _, _)| *token == done.token);
+            let place = expected
+                .iter()
+                .position(|(token, _, _)| *token == done.token);
             let Some(place) = place else {
                 return Err(Stop::failed("a request came back that was not in flight"));
             };
@@ -217,10 +267,17 @@ fn refuses(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {
     let capacity = blk.info().capacity;
     let mut data = vec![0; 2 * SECTOR];
     let error = blk.read(capacity - 1, &mut data, &mut clock.patience());
-    let expected = DeviceError::OutOfRange { sector: capacity - 1, count: 2, capacity };
+    let expected = DeviceError::OutOfRange {
+        sector: capacity - 1,
+        count: 2,
+        capacity,
+    };
     ensure!(error == Err(expected), "it says {error:?}");
     let error = blk.read(0, &mut data[1..], &mut clock.patience());
-    ensure!(matches!(error, Err(DeviceError::BufferLength { .. })), "it says {error:?}");
+    ensure!(
+        matches!(error, Err(DeviceError::BufferLength { .. })),
+        "it says {error:?}"
+    );
     // And goes on.
     blk.read(0, &mut data, &mut clock.patience())?;
     check(0, HOST_SEED, &data)

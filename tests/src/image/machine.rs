@@ -9,13 +9,15 @@ use doorbell_kernel::platform::memory;
 use doorbell_tests::{Outcome, Runner, ensure, skip};
 
 pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine) {
-    runner.run("machine/no problems", || {
-        match machine.problems.first() {
-            Some((what, message)) => Err(doorbell_tests::Stop::failed(alloc::format!("{what}: {message}"))),
-            None => Ok(()),
-        }
+    runner.run("machine/no problems", || match machine.problems.first() {
+        Some((what, message)) => Err(doorbell_tests::Stop::failed(alloc::format!(
+            "{what}: {message}"
+        ))),
+        None => Ok(()),
     });
-    runner.run("machine/the heap is in RAM and outside the image", || heap(machine));
+    runner.run("machine/the heap is in RAM and outside the image", || {
+        heap(machine)
+    });
     let Some(pci) = &machine.pci else {
         runner.run("pci", || skip!("there is no PCI on this machine"));
         return;
@@ -29,7 +31,10 @@ pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine) {
 fn heap(machine: &Machine) -> Outcome {
     let pages = memory::Pages::new(2)?;
     let range = pages.physical()..pages.physical() + pages.size() as u64;
-    let mut ram = machine.boot.memory_map().filter(|region| region.kind == RegionKind::Ram);
+    let mut ram = machine
+        .boot
+        .memory_map()
+        .filter(|region| region.kind == RegionKind::Ram);
     let in_ram = ram.any(|region| {
         region.range().contains(&range.start) && region.range().contains(&(range.end - 1))
     });
@@ -84,9 +89,15 @@ fn overlaps(pci: &Pci) -> Outcome {
 
 fn inside(pci: &Pci) -> Outcome {
     for (space, range, index) in ranges(pci) {
-        let Some(parent) = pci.functions[index].parent else { continue };
-        let Some(bridge) = pci.functions[parent].bridge() else { continue };
-        let kinds = WindowKind::ALL.into_iter().filter(|kind| kind.space() == space);
+        let Some(parent) = pci.functions[index].parent else {
+            continue;
+        };
+        let Some(bridge) = pci.functions[parent].bridge() else {
+            continue;
+        };
+        let kinds = WindowKind::ALL
+            .into_iter()
+            .filter(|kind| kind.space() == space);
         let mut windows = kinds.filter_map(|kind| bridge.window(kind).range);
         ensure!(
             windows.any(|window| window.contains(range)),
@@ -102,21 +113,34 @@ fn inside(pci: &Pci) -> Outcome {
 /// them.
 fn extended(pci: &Pci) -> Outcome {
     if pci.config.size() <= 256 {
-        skip!("{} does not reach the extended capabilities", pci.config.method());
+        skip!(
+            "{} does not reach the extended capabilities",
+            pci.config.method()
+        );
     }
-    let ports = pci.functions.iter().filter(|function| function.port.is_some());
+    let ports = pci
+        .functions
+        .iter()
+        .filter(|function| function.port.is_some());
     let mut found = 0;
     let mut express = 0;
     for function in ports {
         express += 1;
         for capability in capabilities::extended(pci.config, function.address) {
-            ensure!(capability?.offset >= 0x100, "{}: inside the first 256 bytes", function.address);
+            ensure!(
+                capability?.offset >= 0x100,
+                "{}: inside the first 256 bytes",
+                function.address
+            );
             found += 1;
         }
     }
     if express == 0 {
         skip!("there is no PCI Express function");
     }
-    ensure!(found > 0, "{express} PCI Express functions, and no extended capability");
+    ensure!(
+        found > 0,
+        "{express} PCI Express functions, and no extended capability"
+    );
     Ok(())
 }

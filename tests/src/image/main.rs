@@ -1,6 +1,10 @@
 //! The test image: boots like the unikernel, and tests the driver library against
 //! the devices that it finds. The host watches from outside (`cargo xtask test`).
 #![cfg_attr(target_os = "none", no_std, no_main)]
+#![allow(
+    clippy::result_large_err,
+    reason = "a test's outcome holds its reason, as the runner's crate explains"
+)]
 
 #[cfg(not(target_os = "none"))]
 fn main() {
@@ -58,7 +62,9 @@ mod bare_metal {
         let (units, problems) = drive::units(&machine);
         for (place, problem) in problems {
             let at = place.mmio.unwrap_or_default();
-            runner.run(format_args!("virtio-mmio/{at}"), || Err(Stop::failed(problem)));
+            runner.run(format_args!("virtio-mmio/{at}"), || {
+                Err(Stop::failed(problem))
+            });
         }
         for unit in &units {
             for (way, usable) in drive::ways(&machine, unit) {

@@ -33,12 +33,22 @@ pub(crate) fn run(
     for (set, features) in [("all features", FEATURES), ("no features", Features::NONE)] {
         let place = format!("rng/{}/{}/{set}", unit.at(), path_name(way));
         if let Err(reason) = &usable {
-            runner.run(&place, || Err(Stop::Skipped(Text::new(format_args!("{reason}")))));
+            runner.run(&place, || {
+                Err(Stop::Skipped(Text::new(format_args!("{reason}"))))
+            });
             continue;
         }
         match drive::open(machine, unit, way) {
             Ok(mut transport) => {
-                session(runner, machine, unit, features, &place, &mut *transport, witness);
+                session(
+                    runner,
+                    machine,
+                    unit,
+                    features,
+                    &place,
+                    &mut *transport,
+                    witness,
+                );
             }
             Err(error) => runner.run(&place, || Err(Stop::failed(error))),
         }
@@ -59,13 +69,25 @@ fn session(
     let mut rng = None;
     let mut transport = Some(transport);
     runner.run(format_args!("{place}/comes up"), || {
-        let Some(transport) = transport.take() else { return Ok(()) };
-        rng = Some(Rng::new(transport, QUEUE_SIZE, features, KernelDma, &mut clock.patience())?);
+        let Some(transport) = transport.take() else {
+            return Ok(());
+        };
+        rng = Some(Rng::new(
+            transport,
+            QUEUE_SIZE,
+            features,
+            KernelDma,
+            &mut clock.patience(),
+        )?);
         Ok(())
     });
     let Some(mut rng) = rng else { return };
-    runner.run(format_args!("{place}/is random"), || random(&mut rng, clock));
-    runner.run(format_args!("{place}/a full queue"), || full(&mut rng, clock));
+    runner.run(format_args!("{place}/is random"), || {
+        random(&mut rng, clock)
+    });
+    runner.run(format_args!("{place}/a full queue"), || {
+        full(&mut rng, clock)
+    });
     let record = drive::device_record(unit, path, rng.features(), rng.queue(), String::new());
     witness.device(place, record);
     witness.rang(unit, rng.queue().doorbells());
@@ -79,9 +101,16 @@ fn random(rng: &mut Driver<'_>, clock: &Clock) -> Outcome {
         rng.read(half, &mut clock.patience())?;
     }
     ensure!(bytes[0] != bytes[1], "the same 1024 bytes came twice");
-    let ones: u32 = bytes.iter().flatten().map(|byte: &u8| byte.count_ones()).sum();
+    let ones: u32 = bytes
+        .iter()
+        .flatten()
+        .map(|byte: &u8| byte.count_ones())
+        .sum();
     // 16384 bits, of which half are set: 8192, with a standard deviation of 64.
-    ensure!((7680..=8704).contains(&ones), "{ones} of 16384 bits are set");
+    ensure!(
+        (7680..=8704).contains(&ones),
+        "{ones} of 16384 bits are set"
+    );
     Ok(())
 }
 
@@ -97,7 +126,10 @@ fn full(rng: &mut Driver<'_>, clock: &Clock) -> Outcome {
         let buffer = DmaRegion::new(KernelDma, 32, 16)?;
         let (address, refused) = (buffer.address(), rng.submit(buffer));
         let back = refused.err().map(|(_, buffer)| buffer.address());
-        ensure!(back == Some(address), "request {size} of {size} was not refused");
+        ensure!(
+            back == Some(address),
+            "request {size} of {size} was not refused"
+        );
         rng.queue().kick();
         let mut patience = clock.patience();
         let mut done = 0;

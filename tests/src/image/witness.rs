@@ -19,7 +19,9 @@ impl Witness {
     /// Whether a host watches, by the command line.
     pub(crate) fn new(machine: &Machine) -> Self {
         let mut words = machine.boot.command_line().split_whitespace();
-        Self { watching: words.any(|word| word == WORD) }
+        Self {
+            watching: words.any(|word| word == WORD),
+        }
     }
 
     /// Shows the PCI functions.
@@ -50,12 +52,24 @@ impl Witness {
     /// Says how often a device's doorbell was rung.
     pub(crate) fn rang(&self, unit: &Unit, doorbells: u64) {
         let (place, device) = (unit.place.clone(), unit.name());
-        Record::Rang { place, device, doorbells }.emit();
+        Record::Rang {
+            place,
+            device,
+            doorbells,
+        }
+        .emit();
     }
 
     /// Says what was written to a disk.
     pub(crate) fn wrote(&self, unit: &Unit, sector: u64, count: u64, seed: u64) {
         let (place, device) = (unit.place.clone(), unit.name().to_string());
-        Record::Wrote { place, device, sector, count, seed }.emit();
+        Record::Wrote {
+            place,
+            device,
+            sector,
+            count,
+            seed,
+        }
+        .emit();
     }
 }

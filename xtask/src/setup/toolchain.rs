@@ -169,7 +169,9 @@ pub(crate) fn fetch(way: Way) -> Result<Toolchain> {
             Ok(found) => Ok(found),
             Err(error) => {
                 say::note(format!("{error:#}; so Debian's packages"));
-                install_debian()
+                install_debian()?;
+                // The next run must find the same.
+                look(way)
             }
         },
     }
