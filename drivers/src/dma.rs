@@ -76,7 +76,11 @@ pub struct DmaError {
 
 impl fmt::Display for DmaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no memory for {} bytes aligned to {} that a device can reach", self.size, self.align)
+        write!(
+            f,
+            "no memory for {} bytes aligned to {} that a device can reach",
+            self.size, self.align
+        )
     }
 }
 
@@ -150,7 +154,11 @@ impl<D: Dma> Drop for DmaRegion<D> {
 
 impl<D: Dma> fmt::Debug for DmaRegion<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DmaRegion({:#x} +{:#x})", self.memory.address, self.memory.size)
+        write!(
+            f,
+            "DmaRegion({:#x} +{:#x})",
+            self.memory.address, self.memory.size
+        )
     }
 }
 
@@ -169,9 +177,16 @@ unsafe impl<T: Send, D: Dma + Send> Send for Table<T, D> {}
 
 impl<T, D: Dma> Table<T, D> {
     /// A table of `len` items made by `item`.
-    pub(crate) fn new(dma: D, len: usize, mut item: impl FnMut(usize) -> T) -> Result<Self, DmaError> {
+    pub(crate) fn new(
+        dma: D,
+        len: usize,
+        mut item: impl FnMut(usize) -> T,
+    ) -> Result<Self, DmaError> {
         let align = mem::align_of::<T>();
-        let too_large = DmaError { size: usize::MAX, align };
+        let too_large = DmaError {
+            size: usize::MAX,
+            align,
+        };
         let size = mem::size_of::<T>().checked_mul(len).ok_or(too_large)?;
         let region = ManuallyDrop::new(DmaRegion::new(dma, size, align)?);
         let items = region.pointer().cast::<T>();
@@ -261,7 +276,10 @@ pub mod fake {
     impl FakeDma {
         /// An allocator that has `bytes` in all.
         pub fn with_budget(bytes: usize) -> Self {
-            Self { budget: Some(bytes), ..Self::default() }
+            Self {
+                budget: Some(bytes),
+                ..Self::default()
+            }
         }
 
         /// How many regions are allocated.
@@ -301,7 +319,12 @@ pub mod fake {
             let address = FIRST + state.given.next_multiple_of(align as u64);
             // One byte apart at least: no access reaches from one into the next.
             state.given = address - FIRST + size as u64 + 1;
-            let memory = DmaMemory { pointer, address, size, align };
+            let memory = DmaMemory {
+                pointer,
+                address,
+                size,
+                align,
+            };
             state.live.insert(address, memory);
             Ok(memory)
         }

@@ -39,7 +39,11 @@ pub struct MapError {
 
 impl fmt::Display for MapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot map {} bytes of device memory at {:#x}", self.len, self.address)
+        write!(
+            f,
+            "cannot map {} bytes of device memory at {:#x}",
+            self.len, self.address
+        )
     }
 }
 
@@ -103,7 +107,10 @@ impl MmioRegion {
         }
         // SAFETY: `offset` is inside the mapping.
         let base = unsafe { self.base.add(offset as usize) };
-        Some(Self { base, len: len as usize })
+        Some(Self {
+            base,
+            len: len as usize,
+        })
     }
 
     /// The register, or block of registers, at `offset`; `None` if it is not

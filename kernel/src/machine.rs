@@ -19,6 +19,7 @@ use crate::platform::apertures;
 use crate::platform::dma::KernelMmio;
 use crate::platform::virtio_mmio::{self, Slot};
 use crate::record::Record;
+use crate::world::World;
 
 /// What there is.
 pub struct Machine {
@@ -34,6 +35,8 @@ pub struct Machine {
     pub problems: Vec<(String, String)>,
     /// The clock.
     pub clock: Clock,
+    /// What figures from here depend on.
+    pub world: World,
 }
 
 /// PCI: a way to configuration space, and the functions found there.
@@ -71,7 +74,9 @@ impl Machine {
             problem("virtio-mmio", error.to_string());
         }
         let mmio = mmio.into_iter().flatten().collect();
+        let world = World::look(clock.frequency);
         Self {
+            world,
             boot,
             acpi,
             pci,

@@ -41,6 +41,7 @@ pub unsafe fn begin(name: &str, boot: Result<&'static BootInfo, BootError>) -> M
     .emit();
     // SAFETY: the caller's promise.
     let machine = unsafe { Machine::discover(boot) };
+    machine.world.record().emit();
     machine.report_problems();
     machine
 }

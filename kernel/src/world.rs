@@ -5,7 +5,6 @@ use alloc::string::{String, ToString};
 
 use crate::arch::cpu::{self, Text};
 use crate::arch::tsc::{self, Frequency};
-use crate::machine::Machine;
 use crate::record::Record;
 
 /// An instruction that does nothing takes a cycle at the most on hardware, and a
@@ -27,7 +26,7 @@ pub struct World {
 
 impl World {
     /// Looks around.
-    pub fn look(machine: &Machine) -> Self {
+    pub fn look(frequency: Option<Frequency>) -> Self {
         let read = || {
             let start = tsc::start();
             tsc::stop().wrapping_sub(start)
@@ -37,7 +36,7 @@ impl World {
         Self {
             cpu: cpu::brand(),
             hypervisor: cpu::hypervisor(),
-            frequency: machine.clock.frequency,
+            frequency,
             tsc_step: tsc::step(),
             tsc_read,
             nop: nops.saturating_sub(tsc_read) / 16,

@@ -10,6 +10,7 @@ mod results;
 mod run;
 mod say;
 mod setup;
+mod symbols;
 mod test;
 
 use std::process::ExitCode;

@@ -21,8 +21,8 @@ pub(crate) fn world(
     command: &[String],
     records: &[Record],
 ) -> Value {
-    let boot = records.iter().find(|record| record.kind() == "boot");
-    let field = |key: &str| boot.map_or(Value::Null, |boot| boot.value()[key].clone());
+    let guest = records.iter().find(|record| record.kind() == "world");
+    let field = |key: &str| guest.map_or(Value::Null, |guest| guest.value()[key].clone());
     let virtualization = host::hardware_virtualization();
     json!({
         "guest": {
@@ -50,6 +50,8 @@ pub(crate) fn world(
         "host_kernel": host::first_line(Command::new("uname").arg("-sr")),
         "tsc_hz": field("tsc_hz"),
         "tsc_source": field("tsc_source"),
+        "tsc_step": field("tsc_step"),
+        "guest_cpu": field("cpu"),
         "date": timestamp(now()),
     })
 }

@@ -12,7 +12,7 @@ use crate::qemu::launch::{Echo, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
 use crate::qemu::{self, Devices, Files, Firmware, Machine, Options, devices};
 use crate::setup::{self, SetupArgs, toolchain};
-use crate::{disk, results, say};
+use crate::{disk, results, say, symbols};
 
 /// How long a guest may run unless the user says otherwise.
 const LIMIT_SECONDS: u64 = 120;
@@ -162,6 +162,10 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
     results::write(&path, &results::results(world, &ended, &outcome))?;
     if let Some(message) = outcome.explain(&ended) {
         say::note(message);
+        let log = files.dir().join("serial.log");
+        if let Some(places) = symbols::resolve(&image.path, &log) {
+            say::note(format!("the addresses above are in\n{places}"));
+        }
     }
     println!("{}", path.display());
     Ok(ExitCode::from(outcome.exit_status()))

@@ -142,7 +142,9 @@ pub struct Completion<D: Dma> {
 
 impl<T: Transport, D: Dma + Clone> fmt::Debug for Blk<T, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blk").field("info", &self.info).finish_non_exhaustive()
+        f.debug_struct("Blk")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 
@@ -171,7 +173,12 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
                 let len = usize::from(size) * ENVELOPE;
                 Ok((DmaRegion::new(dma.clone(), len, ENVELOPE)?, info))
             })?;
-        Ok(Self { link, envelopes: ManuallyDrop::new(envelopes), info, dma })
+        Ok(Self {
+            link,
+            envelopes: ManuallyDrop::new(envelopes),
+            info,
+            dma,
+        })
     }
 
     /// What the device says of itself.
@@ -211,10 +218,19 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
             Ok(token) => token,
             Err(error) => return Err((error.into(), request)),
         };
-        let header = Header { kind: kind.into(), reserved: 0.into(), sector: sector.into() };
+        let header = Header {
+            kind: kind.into(),
+            reserved: 0.into(),
+            sector: sector.into(),
+        };
         let at = self.envelope(next).cast::<Envelope>();
         // SAFETY: inside the region, aligned, and no request's in flight.
-        unsafe { at.write_volatile(Envelope { header, status: NO_STATUS }) };
+        unsafe {
+            at.write_volatile(Envelope {
+                header,
+                status: NO_STATUS,
+            })
+        };
         let address = self.envelopes.address() + (next.index() * ENVELOPE) as u64;
         let header = Buffer::readable(address, size_of::<Header>() as u32);
         let status = Buffer::writable(address + STATUS as u64, 1);
@@ -235,24 +251,41 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
 
     /// The request's type, sector and data, if the device can take it.
     fn check(&self, request: &Request<D>) -> Result<(u32, u64, Option<Buffer>), DeviceError> {
-        let Info { capacity, read_only, max_data, .. } = self.info;
+        let Info {
+            capacity,
+            read_only,
+            max_data,
+            ..
+        } = self.info;
         let sectors = |sector: u64, buffer: &DmaRegion<D>| {
             check_len(buffer.len(), SECTOR, max_data as usize)?;
             let count = (buffer.len() / SECTOR) as u64;
             match sector.checked_add(count) {
                 Some(end) if end <= capacity => Ok(buffer.len() as u32),
-                _ => Err(DeviceError::OutOfRange { sector, count, capacity }),
+                _ => Err(DeviceError::OutOfRange {
+                    sector,
+                    count,
+                    capacity,
+                }),
             }
         };
         Ok(match request {
             Request::Read { sector, buffer } => {
                 let len = sectors(*sector, buffer)?;
-                (request_type::IN, *sector, Some(Buffer::writable(buffer.address(), len)))
+                (
+                    request_type::IN,
+                    *sector,
+                    Some(Buffer::writable(buffer.address(), len)),
+                )
             }
             Request::Write { .. } if read_only => return Err(DeviceError::ReadOnly),
             Request::Write { sector, buffer } => {
                 let len = sectors(*sector, buffer)?;
-                (request_type::OUT, *sector, Some(Buffer::readable(buffer.address(), len)))
+                (
+                    request_type::OUT,
+                    *sector,
+                    Some(Buffer::readable(buffer.address(), len)),
+                )
             }
             // A flush is for a device that said it has something to flush
             // (5.2.6.1).
@@ -262,7 +295,11 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
             Request::Flush => (request_type::FLUSH, 0, None),
             Request::DeviceId { buffer } => {
                 check_len(buffer.len(), ID_LEN, ID_LEN)?;
-                (request_type::GET_ID, 0, Some(Buffer::writable(buffer.address(), ID_LEN as u32)))
+                (
+                    request_type::GET_ID,
+                    0,
+                    Some(Buffer::writable(buffer.address(), ID_LEN as u32)),
+                )
             }
         })
     }
@@ -274,7 +311,9 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     /// [`DeviceError::Queue`] after a device's fault; a request's own failure is
     /// in its [`Completion`].
     pub fn poll(&mut self) -> Result<Option<Completion<D>>, DeviceError> {
-        let Some((used, request)) = self.link.pop()? else { return Ok(None) };
+        let Some((used, request)) = self.link.pop()? else {
+            return Ok(None);
+        };
         // SAFETY: inside the region; the device wrote it before the used index
         // that `pop` acquired, and does not write it any more.
         let status = unsafe { self.envelope(used.token).add(STATUS).read_volatile() };
@@ -284,9 +323,16 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
             0 => check_written(&request, used.written),
             1 => Err(DeviceError::Io),
             2 => Err(DeviceError::Unsupported),
-            status => Err(DeviceError::BadAnswer { status, written: used.written }),
+            status => Err(DeviceError::BadAnswer {
+                status,
+                written: used.written,
+            }),
         };
-        Ok(Some(Completion { token: used.token, request, result }))
+        Ok(Some(Completion {
+            token: used.token,
+            request,
+            result,
+        }))
     }
 
     /// Submits one request and waits for it; no other may be in flight.
@@ -315,8 +361,8 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     }
 
     /// Reads `into`, a multiple of 512 bytes, from `sector` on, and waits for it.
-    /// No other request may be in flight. The data is copied; [`submit`]
-    /// (Self::submit) does without.
+    /// No other request may be in flight. The data is copied;
+    /// [`submit`](Self::submit) does without.
     ///
     /// # Errors
     ///
@@ -407,7 +453,10 @@ impl Info {
             SECTOR as u32
         };
         if block_size < SECTOR as u32 || !block_size.is_power_of_two() {
-            return Err(DeviceError::Config { field: "blk_size", value: block_size.into() });
+            return Err(DeviceError::Config {
+                field: "blk_size",
+                value: block_size.into(),
+            });
         }
         let size_max = if features.contains(F::SIZE_MAX.into()) {
             transport::read_config_u32(transport, config::SIZE_MAX, 4)?
@@ -416,10 +465,18 @@ impl Info {
         };
         let max_data = size_max - size_max % SECTOR as u32;
         if max_data == 0 {
-            return Err(DeviceError::Config { field: "size_max", value: size_max.into() });
+            return Err(DeviceError::Config {
+                field: "size_max",
+                value: size_max.into(),
+            });
         }
         let read_only = features.contains(F::RO.into());
-        Ok(Self { capacity, block_size, read_only, max_data })
+        Ok(Self {
+            capacity,
+            block_size,
+            read_only,
+            max_data,
+        })
     }
 }
 

@@ -77,7 +77,11 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     ///
     /// The buffers are memory that `request` owns, or that lives until the link
     /// is dropped and that nobody else accesses while the request is in flight.
-    pub(super) unsafe fn submit(&mut self, buffers: &[Buffer], request: R) -> Result<Token, (QueueError, R)> {
+    pub(super) unsafe fn submit(
+        &mut self,
+        buffers: &[Buffer],
+        request: R,
+    ) -> Result<Token, (QueueError, R)> {
         // SAFETY: `owned` keeps the memory until the request comes back or the
         // device is reset (`fail`, `drop`).
         match unsafe { self.queue.add(buffers) } {

@@ -121,13 +121,23 @@ impl fmt::Display for DeviceError {
             Self::Queue(error) => error.fmt(f),
             Self::Dma(error) => error.fmt(f),
             Self::Busy { in_flight } => {
-                write!(f, "a blocking call has to wait for the {in_flight} requests in flight")
+                write!(
+                    f,
+                    "a blocking call has to wait for the {in_flight} requests in flight"
+                )
             }
             Self::Timeout => f.write_str("the device did not answer in time"),
             Self::Config { field, value } => {
-                write!(f, "the device's configuration has {field} = {value}, which cannot be")
+                write!(
+                    f,
+                    "the device's configuration has {field} = {value}, which cannot be"
+                )
             }
-            Self::OutOfRange { sector, count, capacity } => write!(
+            Self::OutOfRange {
+                sector,
+                count,
+                capacity,
+            } => write!(
                 f,
                 "{count} sectors from {sector} go past the device's {capacity} sectors"
             ),

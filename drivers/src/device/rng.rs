@@ -84,7 +84,14 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
     pub fn submit(&mut self, buffer: DmaRegion<D>) -> Result<Token, (DeviceError, DmaRegion<D>)> {
         let Ok(len) = u32::try_from(buffer.len()) else {
             let max = u32::MAX as usize;
-            return Err((DeviceError::BufferLength { len: buffer.len(), multiple: 1, max }, buffer));
+            return Err((
+                DeviceError::BufferLength {
+                    len: buffer.len(),
+                    multiple: 1,
+                    max,
+                },
+                buffer,
+            ));
         };
         let descriptor = Buffer::writable(buffer.address(), len);
         // SAFETY: the memory is the request's own.
@@ -133,7 +140,10 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
                 };
                 // 5.4.6.1: the device puts at least one byte into a buffer.
                 if filled.len == 0 {
-                    return Err(DeviceError::BadAnswer { status: 0, written: 0 });
+                    return Err(DeviceError::BadAnswer {
+                        status: 0,
+                        written: 0,
+                    });
                 }
                 chunk[done..done + filled.len].copy_from_slice(&filled.buffer[..filled.len]);
                 done += filled.len;

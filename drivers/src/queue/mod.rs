@@ -29,12 +29,20 @@ pub struct Buffer {
 impl Buffer {
     /// Memory that the device reads.
     pub fn readable(address: u64, len: u32) -> Self {
-        Self { address, len, writable: false }
+        Self {
+            address,
+            len,
+            writable: false,
+        }
     }
 
     /// Memory that the device writes.
     pub fn writable(address: u64, len: u32) -> Self {
-        Self { address, len, writable: true }
+        Self {
+            address,
+            len,
+            writable: true,
+        }
     }
 }
 
@@ -154,7 +162,12 @@ impl<D: Dma + Clone> VirtQueue<SplitRing<D>> {
         // until it is told that the device was reset (`SplitRing::release`).
         let notifier = unsafe { transport.enable_queue(index, size, &ring.addresses()) };
         match notifier {
-            Ok(notifier) => Ok(Self { ring, notifier, index, doorbells: 0 }),
+            Ok(notifier) => Ok(Self {
+                ring,
+                notifier,
+                index,
+                doorbells: 0,
+            }),
             // The device may have taken the ring: its memory is lost.
             Err(error @ TransportError::QueueRefused { .. }) => Err(error.into()),
             Err(error) => {
@@ -363,17 +376,30 @@ impl fmt::Display for QueueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Full { needed, free } => {
-                write!(f, "the queue is full: {needed} descriptors needed, {free} free")
+                write!(
+                    f,
+                    "the queue is full: {needed} descriptors needed, {free} free"
+                )
             }
             Self::Chain { buffers } => {
-                write!(f, "a request of {buffers} buffers is not one that the queue takes")
+                write!(
+                    f,
+                    "a request of {buffers} buffers is not one that the queue takes"
+                )
             }
-            Self::UsedIndex { index, seen, in_flight } => write!(
+            Self::UsedIndex {
+                index,
+                seen,
+                in_flight,
+            } => write!(
                 f,
                 "the device's used index is {index}, but with {in_flight} requests in flight after {seen} it cannot be"
             ),
             Self::UsedId { id } => {
-                write!(f, "the device gave back request {id}, which it does not have")
+                write!(
+                    f,
+                    "the device gave back request {id}, which it does not have"
+                )
             }
             Self::UsedLength { written, writable } => write!(
                 f,

@@ -44,7 +44,11 @@ impl Layout {
         let avail = DESC * size;
         let used = (avail + RING_HEADER + 2 * size + EVENT).next_multiple_of(align);
         let end = used + RING_HEADER + USED_ELEM * size + EVENT;
-        Self { avail, used, len: end.next_multiple_of(align) }
+        Self {
+            avail,
+            used,
+            len: end.next_multiple_of(align),
+        }
     }
 }
 
@@ -108,13 +112,21 @@ impl<D: Dma + Clone> SplitRing<D> {
         features: Features,
         dma: D,
     ) -> Result<Self, DmaError> {
-        debug_assert!(size.is_power_of_two() && size <= 0x8000, "`QueueSize::choose`");
+        debug_assert!(
+            size.is_power_of_two() && size <= 0x8000,
+            "`QueueSize::choose`"
+        );
         let layout = Layout::new(size, layout);
         // A single buffer needs no table, and no request is longer than the queue.
         let useful = indirect > 1 && features.contains(Features::INDIRECT_DESC);
         let indirect = if useful { indirect.min(size) } else { 0 };
-        let too_large = DmaError { size: usize::MAX, align: DESC };
-        let tables = (usize::from(size) * DESC).checked_mul(indirect.into()).ok_or(too_large)?;
+        let too_large = DmaError {
+            size: usize::MAX,
+            align: DESC,
+        };
+        let tables = (usize::from(size) * DESC)
+            .checked_mul(indirect.into())
+            .ok_or(too_large)?;
         let tables = match tables {
             0 => None,
             bytes => Some(DmaRegion::new(dma.clone(), bytes, DESC)?),
@@ -206,7 +218,11 @@ impl<D: Dma> SplitRing<D> {
     }
 
     fn write_descriptor(table: NonNull<Desc>, index: usize, buffer: &Buffer, next: Option<u16>) {
-        let mut flags = if buffer.writable { DescF::WRITE } else { DescF::empty() };
+        let mut flags = if buffer.writable {
+            DescF::WRITE
+        } else {
+            DescF::empty()
+        };
         if next.is_some() {
             flags |= DescF::NEXT;
         }
@@ -224,7 +240,9 @@ impl<D: Dma> SplitRing<D> {
     /// Writes a request into a table of indirect descriptors and the table into
     /// the descriptor `head` (2.7.5.3).
     fn write_indirect(&mut self, head: u16, buffers: &[Buffer]) {
-        let Some(tables) = &*self.tables else { unreachable!("`indirect` is 0 without tables") };
+        let Some(tables) = &*self.tables else {
+            unreachable!("`indirect` is 0 without tables")
+        };
         let offset = usize::from(head) * usize::from(self.indirect) * DESC;
         // SAFETY: inside the tables' memory: there is one for each descriptor.
         let table = unsafe { tables.pointer().add(offset).cast() };
@@ -239,7 +257,10 @@ impl<D: Dma> SplitRing<D> {
             next: le16::from(0),
         };
         // SAFETY: `head` is below the ring's size.
-        unsafe { self.at::<Desc>(usize::from(head) * DESC).write_volatile(desc) }
+        unsafe {
+            self.at::<Desc>(usize::from(head) * DESC)
+                .write_volatile(desc)
+        }
     }
 
     /// Writes a request into a chain of descriptors that begins at `head`.
@@ -258,8 +279,15 @@ impl<D: Dma> SplitRing<D> {
     fn take_back(&mut self, element: UsedElem) -> Result<Used, QueueError> {
         let (id, written) = (u32::from(element.id), u32::from(element.len));
         let unknown = QueueError::UsedId { id };
-        let head = u16::try_from(id).ok().filter(|&head| head < self.size).ok_or(unknown)?;
-        let Note { descriptors, writable, .. } = self.notes[usize::from(head)];
+        let head = u16::try_from(id)
+            .ok()
+            .filter(|&head| head < self.size)
+            .ok_or(unknown)?;
+        let Note {
+            descriptors,
+            writable,
+            ..
+        } = self.notes[usize::from(head)];
         if descriptors == 0 {
             return Err(unknown);
         }
@@ -276,14 +304,21 @@ impl<D: Dma> SplitRing<D> {
         self.free += descriptors;
         self.in_flight -= 1;
         self.used_idx = self.used_idx.wrapping_add(1);
-        Ok(Used { token: Token(head), written: written.min(writable) })
+        Ok(Used {
+            token: Token(head),
+            written: written.min(writable),
+        })
     }
 
     /// Tells the device by which used index to interrupt (2.7.7, 2.7.10).
     fn write_used_event(&self) {
         // Without interrupts wanted: one that was passed already, and is not
         // met again before 65535 more requests are.
-        let event = if self.interrupts { self.used_idx } else { self.used_idx.wrapping_sub(1) };
+        let event = if self.interrupts {
+            self.used_idx
+        } else {
+            self.used_idx.wrapping_sub(1)
+        };
         self.used_event().store(event.to_le(), Ordering::Relaxed);
     }
 }
@@ -296,7 +331,13 @@ fn writable_bytes(buffers: &[Buffer]) -> Option<u32> {
     if buffers.is_empty() || !in_order || !none_empty || total > u64::from(u32::MAX) {
         return None;
     }
-    Some(buffers.iter().filter(|buffer| buffer.writable).map(|buffer| buffer.len).sum())
+    Some(
+        buffers
+            .iter()
+            .filter(|buffer| buffer.writable)
+            .map(|buffer| buffer.len)
+            .sum(),
+    )
 }
 
 /// Whether the other side wants to hear of the step from `old` to `new`
@@ -343,7 +384,10 @@ impl<D: Dma> Ring for SplitRing<D> {
         let indirect = count > 1 && count <= self.indirect.into();
         let descriptors = if indirect { 1 } else { count as u16 };
         if descriptors > self.free {
-            return Err(QueueError::Full { needed: descriptors.into(), free: self.free });
+            return Err(QueueError::Full {
+                needed: descriptors.into(),
+                free: self.free,
+            });
         }
         let head = self.first_free;
         if indirect {
@@ -366,7 +410,8 @@ impl<D: Dma> Ring for SplitRing<D> {
         self.avail_idx = self.avail_idx.wrapping_add(1);
         // 2.7.13.3.1: the descriptors and the ring's entry are seen before the
         // index: that is what a release store is.
-        self.avail_idx_field().store(self.avail_idx.to_le(), Ordering::Release);
+        self.avail_idx_field()
+            .store(self.avail_idx.to_le(), Ordering::Release);
         self.unannounced = self.unannounced.saturating_add(1);
         Ok(Token(head))
     }
@@ -383,7 +428,11 @@ impl<D: Dma> Ring for SplitRing<D> {
             let event = u16::from_le(self.avail_event().load(Ordering::Relaxed));
             // A batch that went all the way round has passed any index.
             count > u32::from(u16::MAX)
-                || need_event(event, self.avail_idx, self.avail_idx.wrapping_sub(count as u16))
+                || need_event(
+                    event,
+                    self.avail_idx,
+                    self.avail_idx.wrapping_sub(count as u16),
+                )
         } else {
             let flags = u16::from_le(self.used_flags().load(Ordering::Relaxed));
             count > 0 && flags & u16::from(UsedF::NO_NOTIFY.bits()) == 0
@@ -403,7 +452,11 @@ impl<D: Dma> Ring for SplitRing<D> {
         if finished > self.in_flight {
             self.broken = true;
             let (seen, in_flight) = (self.used_idx, self.in_flight);
-            return Err(QueueError::UsedIndex { index, seen, in_flight });
+            return Err(QueueError::UsedIndex {
+                index,
+                seen,
+                in_flight,
+            });
         }
         let entry = self.layout.used + RING_HEADER + USED_ELEM * self.slot(self.used_idx);
         // SAFETY: inside the ring's memory and aligned; the device has written
@@ -433,8 +486,13 @@ impl<D: Dma> Ring for SplitRing<D> {
         if self.event_idx {
             self.write_used_event();
         } else {
-            let flags = if wanted { AvailF::empty() } else { AvailF::NO_INTERRUPT };
-            self.avail_flags().store(u16::from(flags.bits()).to_le(), Ordering::Relaxed);
+            let flags = if wanted {
+                AvailF::empty()
+            } else {
+                AvailF::NO_INTERRUPT
+            };
+            self.avail_flags()
+                .store(u16::from(flags.bits()).to_le(), Ordering::Relaxed);
         }
         // Whoever asks for interrupts looks once more for what was finished
         // before the device saw it; this orders the two (2.7.7.1).

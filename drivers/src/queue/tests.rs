@@ -13,14 +13,20 @@ fn init<'d>(device: &FakeDevice<'d>, wanted: Features) -> Init<FakeTransport<'d>
 fn a_queue_has_the_size_that_the_device_allows_and_rings_its_own_bell() {
     let dma = FakeDma::default();
     let data = DmaRegion::new(&dma, 16, 1).unwrap();
-    let options = Options { queues: [4, 0, 64].into(), ..Options::default() };
+    let options = Options {
+        queues: [4, 0, 64].into(),
+        ..Options::default()
+    };
     let device = FakeDevice::new(&dma, options);
     let mut init = init(&device, Features::NONE);
     let transport = init.transport();
     let mut queue = VirtQueue::new(transport, 2, 100, 0, Features::VERSION_1, &dma).unwrap();
     assert_eq!((queue.size(), queue.index()), (64, 2));
     let error = VirtQueue::new(transport, 1, 8, 0, Features::VERSION_1, &dma).unwrap_err();
-    assert_eq!(error, SetupError::Transport(TransportError::NoQueue { queue: 1 }));
+    assert_eq!(
+        error,
+        SetupError::Transport(TransportError::NoQueue { queue: 1 })
+    );
     let _transport = init.finish();
 
     // SAFETY: the data outlives the device's use of it.
@@ -37,8 +43,17 @@ fn a_queue_has_the_size_that_the_device_allows_and_rings_its_own_bell() {
 #[test]
 fn interrupts_are_off_at_first() {
     let dma = FakeDma::default();
-    for features in [Features::VERSION_1, Features::VERSION_1 | Features::EVENT_IDX] {
-        let device = FakeDevice::new(&dma, Options { features, ..Options::default() });
+    for features in [
+        Features::VERSION_1,
+        Features::VERSION_1 | Features::EVENT_IDX,
+    ] {
+        let device = FakeDevice::new(
+            &dma,
+            Options {
+                features,
+                ..Options::default()
+            },
+        );
         let mut init = init(&device, features);
         let mut queue = VirtQueue::new(init.transport(), 0, 8, 0, features, &dma).unwrap();
         let _transport = init.finish();
@@ -58,10 +73,19 @@ fn interrupts_are_off_at_first() {
 #[test]
 fn a_ring_that_the_device_may_have_taken_is_not_freed() {
     let dma = FakeDma::default();
-    let device = FakeDevice::new(&dma, Options { refuse_queue: true, ..Options::default() });
+    let device = FakeDevice::new(
+        &dma,
+        Options {
+            refuse_queue: true,
+            ..Options::default()
+        },
+    );
     let mut init = init(&device, Features::NONE);
     let error = VirtQueue::new(init.transport(), 0, 8, 0, Features::VERSION_1, &dma).unwrap_err();
-    assert_eq!(error, SetupError::Transport(TransportError::QueueRefused { queue: 0 }));
+    assert_eq!(
+        error,
+        SetupError::Transport(TransportError::QueueRefused { queue: 0 })
+    );
     drop(init);
     assert_eq!(dma.live(), 1);
 }
@@ -89,5 +113,11 @@ fn a_legacy_device_fixes_the_size() {
     let device = FakeDevice::new(&dma, options);
     let mut init = init(&device, Features::NONE);
     let error = VirtQueue::new(init.transport(), 0, 100, 0, Features::NONE, &dma).unwrap_err();
-    assert_eq!(error, SetupError::Transport(TransportError::QueueSize { queue: 0, size: 100 }));
+    assert_eq!(
+        error,
+        SetupError::Transport(TransportError::QueueSize {
+            queue: 0,
+            size: 100
+        })
+    );
 }

@@ -20,11 +20,13 @@ use super::{
 use crate::virtio::{Features, Wait};
 
 mod device;
+mod options;
 mod ports;
 mod ring;
 
+pub use device::FakeDevice;
 use device::Shared;
-pub use device::{ConfigHook, Event, FakeDevice, Lie, Options};
+pub use options::{ConfigHook, Event, Lie, Options};
 pub use ports::FakePorts;
 pub use ring::{Chain, DeviceRing};
 
@@ -64,7 +66,11 @@ impl<'d> FakeTransport<'d> {
 // queue and touches no memory.
 unsafe impl Transport for FakeTransport<'_> {
     fn interface(&self) -> Interface {
-        if self.is_legacy() { Interface::PciLegacy } else { Interface::PciModern }
+        if self.is_legacy() {
+            Interface::PciLegacy
+        } else {
+            Interface::PciModern
+        }
     }
 
     fn notify_path(&self) -> NotifyPath {
@@ -94,7 +100,11 @@ unsafe impl Transport for FakeTransport<'_> {
 
     fn accept_features(&mut self, features: Features) -> Result<(), TransportError> {
         self.device.core.borrow_mut().accept(features);
-        if self.is_legacy() { Ok(()) } else { super::confirm_features(self, features) }
+        if self.is_legacy() {
+            Ok(())
+        } else {
+            super::confirm_features(self, features)
+        }
     }
 
     fn queue_size(&mut self, queue: u16) -> Result<QueueSize, TransportError> {
@@ -136,7 +146,11 @@ unsafe impl Transport for FakeTransport<'_> {
         let mut core = self.device.core.borrow_mut();
         let available = core.options.config.len();
         if start + len > available {
-            return Err(TransportError::ConfigRange { offset, len, available });
+            return Err(TransportError::ConfigRange {
+                offset,
+                len,
+                available,
+            });
         }
         for (index, field) in into.chunks_exact_mut(width.into()).enumerate() {
             core.read_config(start + index * usize::from(width), field);

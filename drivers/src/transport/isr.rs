@@ -40,7 +40,10 @@ impl IsrStatus {
     /// virtio-mmio's pair of registers, `InterruptStatus` and `InterruptACK`
     /// (4.2.2).
     pub fn acknowledged(status: Registers<u32>, acknowledge: Registers<u32>) -> Self {
-        Self(Kind::Acknowledged { status, acknowledge })
+        Self(Kind::Acknowledged {
+            status,
+            acknowledge,
+        })
     }
 
     /// Reads the pending interrupts and clears them: on PCI the read itself
@@ -54,7 +57,10 @@ impl IsrStatus {
                 unsafe { X86Ports.read8(port) }
             }
             Kind::Byte(register) => register.ptr().read(),
-            Kind::Acknowledged { status, acknowledge } => {
+            Kind::Acknowledged {
+                status,
+                acknowledge,
+            } => {
                 let bits = u32::from_le(status.ptr().read());
                 acknowledge.ptr().write(bits.to_le());
                 bits as u8

@@ -73,7 +73,11 @@ impl Mmio {
         if region.len() < register::CONFIG as usize || region.registers::<u32>(0).is_none() {
             return Err(ProbeError::Region { len: region.len() });
         }
-        let mut mmio = Self { region, version: Version::V2, device_type: 0 };
+        let mut mmio = Self {
+            region,
+            version: Version::V2,
+            device_type: 0,
+        };
         match mmio.read(register::MAGIC_VALUE) {
             MAGIC => {}
             magic => return Err(ProbeError::Magic { magic }),
@@ -112,7 +116,12 @@ impl Mmio {
         self.write(register::QUEUE_SEL, queue.into());
     }
 
-    fn enable_legacy(&self, queue: u16, size: u16, ring: &RingAddresses) -> Result<(), TransportError> {
+    fn enable_legacy(
+        &self,
+        queue: u16,
+        size: u16,
+        ring: &RingAddresses,
+    ) -> Result<(), TransportError> {
         if self.read(register::QUEUE_PFN) != 0 {
             return Err(TransportError::QueueInUse { queue });
         }
@@ -216,7 +225,9 @@ unsafe impl Transport for Mmio {
 
     fn ring_layout(&self) -> RingLayout {
         match self.version {
-            Version::V1 => RingLayout::Contiguous { align: PAGE_SIZE as u32 },
+            Version::V1 => RingLayout::Contiguous {
+                align: PAGE_SIZE as u32,
+            },
             Version::V2 => RingLayout::Separate,
         }
     }
@@ -258,7 +269,10 @@ unsafe impl Transport for Mmio {
     fn read_config(&self, offset: u16, width: u8, into: &mut [u8]) -> Result<(), TransportError> {
         let config = self
             .region
-            .part(register::CONFIG, self.region.len() as u64 - register::CONFIG)
+            .part(
+                register::CONFIG,
+                self.region.len() as u64 - register::CONFIG,
+            )
             .expect("`probe` checked the length");
         super::read_config_memory(&config, offset, width, into)
     }
@@ -293,7 +307,10 @@ impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Region { len } => {
-                write!(f, "a region of {len} bytes cannot hold the virtio-mmio registers")
+                write!(
+                    f,
+                    "a region of {len} bytes cannot hold the virtio-mmio registers"
+                )
             }
             Self::Magic { magic } => {
                 write!(f, "no virtio-mmio device: the magic value is {magic:#010x}")
@@ -313,6 +330,7 @@ mod tests {
     use core::ptr::NonNull;
 
     use super::*;
+    use crate::transport::Notify;
     use crate::virtio::Polls;
 
     /// Registers that keep what is written to them.
@@ -342,14 +360,20 @@ mod tests {
         }
     }
 
-    const RING: RingAddresses =
-        RingAddresses { descriptors: 0x1_0000_3000, driver: 0x1_0000_4000, device: 0x5000 };
+    const RING: RingAddresses = RingAddresses {
+        descriptors: 0x1_0000_3000,
+        driver: 0x1_0000_4000,
+        device: 0x5000,
+    };
 
     #[test]
     fn version_2_takes_three_addresses() {
         let mut slot = Slot::new(2, 4);
         let mut mmio = Mmio::probe(slot.region()).unwrap().unwrap();
-        assert_eq!((mmio.interface(), mmio.device_type()), (Interface::MmioV2, 4));
+        assert_eq!(
+            (mmio.interface(), mmio.device_type()),
+            (Interface::MmioV2, 4)
+        );
         mmio.reset(&mut Polls(1)).unwrap();
         assert_eq!(mmio.queue_size(3), Ok(QueueSize::UpTo(128)));
         // SAFETY: nobody reads the ring.
@@ -380,13 +404,19 @@ mod tests {
 
     #[test]
     fn what_is_no_device_is_named() {
-        assert!(Mmio::probe(Slot::new(2, 0).region()).unwrap().is_none(), "an empty slot");
+        assert!(
+            Mmio::probe(Slot::new(2, 0).region()).unwrap().is_none(),
+            "an empty slot"
+        );
         let error = Mmio::probe(Slot::new(3, 4).region()).unwrap_err();
         assert_eq!(error, ProbeError::Version { version: 3 });
         let mut slot = Slot::new(2, 4);
         slot.set(register::MAGIC_VALUE, 0xffff_ffff);
         let error = Mmio::probe(slot.region()).unwrap_err();
-        assert_eq!(std::format!("{error}"), "no virtio-mmio device: the magic value is 0xffffffff");
+        assert_eq!(
+            std::format!("{error}"),
+            "no virtio-mmio device: the magic value is 0xffffffff"
+        );
     }
 
     #[test]
@@ -395,9 +425,18 @@ mod tests {
         let mut mmio = Mmio::probe(slot.region()).unwrap().unwrap();
         // SAFETY: nobody reads the ring.
         let error = unsafe { mmio.enable_queue(0, 256, &RING) }.unwrap_err();
-        assert_eq!(error, TransportError::QueueSize { queue: 0, size: 256 });
+        assert_eq!(
+            error,
+            TransportError::QueueSize {
+                queue: 0,
+                size: 256
+            }
+        );
         slot.set(register::QUEUE_SIZE_MAX, 0);
-        assert_eq!(mmio.queue_size(9), Err(TransportError::NoQueue { queue: 9 }));
+        assert_eq!(
+            mmio.queue_size(9),
+            Err(TransportError::NoQueue { queue: 9 })
+        );
     }
 
     #[test]
@@ -406,9 +445,43 @@ mod tests {
         slot.set(register::CONFIG, 0x0403_0201);
         slot.set(register::CONFIG + 4, 0x0807_0605);
         let mmio = Mmio::probe(slot.region()).unwrap().unwrap();
-        assert_eq!(super::super::read_config_u64(&mmio, 0), Ok(0x0807_0605_0403_0201));
+        assert_eq!(
+            super::super::read_config_u64(&mmio, 0),
+            Ok(0x0807_0605_0403_0201)
+        );
         assert_eq!(super::super::read_config_u32(&mmio, 6, 2), Ok(0x0807));
         let error = super::super::read_config_u32(&mmio, 0xfe, 4).unwrap_err();
-        assert_eq!(error, TransportError::ConfigRange { offset: 0xfe, len: 4, available: 0x100 });
+        assert_eq!(
+            error,
+            TransportError::ConfigRange {
+                offset: 0xfe,
+                len: 4,
+                available: 0x100
+            }
+        );
+    }
+
+    #[test]
+    fn a_legacy_slot_negotiates_32_bits() {
+        for (version, offered) in [(1, 0xffff_ffff), (2, u64::MAX)] {
+            let mut slot = Slot::new(version, 4);
+            slot.set(register::DEVICE_FEATURES, u32::MAX);
+            let mut mmio = Mmio::probe(slot.region()).unwrap().unwrap();
+            assert_eq!(mmio.device_features(), Features::from_bits(offered));
+        }
+    }
+
+    #[test]
+    fn interrupts_are_acknowledged_and_doorbells_take_the_queues_index() {
+        // 4.2.2, 4.2.3.3
+        let mut slot = Slot::new(2, 4);
+        slot.set(register::INTERRUPT_STATUS, 3);
+        slot.set(register::QUEUE_NOTIFY, u32::MAX);
+        let mut mmio = Mmio::probe(slot.region()).unwrap().unwrap();
+        assert_eq!(mmio.isr_status().take().bits(), 3);
+        assert_eq!(slot.get(register::INTERRUPT_ACK), 3);
+        // SAFETY: nobody reads the ring.
+        unsafe { mmio.enable_queue(5, 64, &RING) }.unwrap().notify();
+        assert_eq!(slot.get(register::QUEUE_NOTIFY), 5);
     }
 }

@@ -9,9 +9,10 @@
 use core::fmt;
 
 use crate::dma::PAGE_SIZE;
-use crate::mmio::{MapError, MmioRegion};
+use crate::mmio::MmioRegion;
 use crate::virtio::{Features, Wait};
 
+mod error;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod fake;
 mod isr;
@@ -21,6 +22,7 @@ pub mod pci;
 pub mod pci_legacy;
 pub mod pci_modern;
 
+pub use error::TransportError;
 pub use isr::{IsrBits, IsrStatus};
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 pub use notifier::{CamNotifier, PortNotifier};
@@ -197,7 +199,9 @@ fn wait_for_reset<T: Transport>(transport: &T, wait: &mut dyn Wait) -> Result<()
             return Ok(());
         }
         if !wait.again() {
-            return Err(TransportError::ResetTimeout { status: status.bits() });
+            return Err(TransportError::ResetTimeout {
+                status: status.bits(),
+            });
         }
     }
 }
@@ -224,7 +228,11 @@ fn read_config_memory(
 ) -> Result<(), TransportError> {
     let (len, available) = (into.len(), config.len());
     check_config(offset, width, len, available)?;
-    let misaligned = TransportError::ConfigRange { offset, len, available };
+    let misaligned = TransportError::ConfigRange {
+        offset,
+        len,
+        available,
+    };
     let mut at = u64::from(offset);
     for field in into.chunks_exact_mut(width.into()) {
         match width {
@@ -255,12 +263,21 @@ fn page_number(queue: u16, ring: &RingAddresses) -> Result<u32, TransportError> 
 
 /// Checks a read of `len` bytes of configuration, of which there are
 /// `available`, by accesses of `width` bytes.
-fn check_config(offset: u16, width: u8, len: usize, available: usize) -> Result<(), TransportError> {
+fn check_config(
+    offset: u16,
+    width: u8,
+    len: usize,
+    available: usize,
+) -> Result<(), TransportError> {
     let whole = matches!(width, 1 | 2 | 4) && len.is_multiple_of(width.into());
     if whole && usize::from(offset).saturating_add(len) <= available {
         Ok(())
     } else {
-        Err(TransportError::ConfigRange { offset, len, available })
+        Err(TransportError::ConfigRange {
+            offset,
+            len,
+            available,
+        })
     }
 }
 
@@ -408,136 +425,6 @@ pub struct RingAddresses {
     pub driver: u64,
     /// Device area: a split ring's used ring.
     pub device: u64,
-}
-
-/// What can go wrong between a driver and its device's registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TransportError {
-    /// The device's status did not become 0 after a reset.
-    ResetTimeout {
-        /// The status last read.
-        status: u8,
-    },
-    /// The device did not keep FEATURES_OK.
-    FeaturesRefused {
-        /// The features that the driver accepted.
-        features: Features,
-    },
-    /// The interface has no bits for these features.
-    FeaturesTooWide {
-        /// The features that the driver accepted.
-        features: Features,
-    },
-    /// The device has no such queue.
-    NoQueue {
-        /// The queue's index.
-        queue: u16,
-    },
-    /// The queue is already in use.
-    QueueInUse {
-        /// The queue's index.
-        queue: u16,
-    },
-    /// The queue cannot have this size.
-    QueueSize {
-        /// The queue's index.
-        queue: u16,
-        /// The size that was announced or asked for.
-        size: u16,
-    },
-    /// The interface cannot express where the ring is.
-    RingAddress {
-        /// The queue's index.
-        queue: u16,
-        /// The address of its descriptor table.
-        address: u64,
-    },
-    /// The device did not enable the queue, though it was told where it is: its
-    /// memory is free again only after a reset.
-    QueueRefused {
-        /// The queue's index.
-        queue: u16,
-    },
-    /// A queue's doorbell lies outside the notification structure.
-    DoorbellRange {
-        /// The queue's index.
-        queue: u16,
-        /// Offset of its doorbell in the structure.
-        offset: u64,
-        /// The structure's length in bytes.
-        len: u64,
-    },
-    /// The configuration window rings one doorbell, and another queue has it.
-    WindowTaken {
-        /// The queue's index.
-        queue: u16,
-    },
-    /// The device's configuration is shorter than what was read.
-    ConfigRange {
-        /// Where the read began.
-        offset: u16,
-        /// How many bytes it wanted.
-        len: usize,
-        /// How many bytes there are.
-        available: usize,
-    },
-    /// The configuration changed again and again while it was read.
-    ConfigUnstable {
-        /// Where the read began.
-        offset: u16,
-    },
-    /// Device memory could not be mapped.
-    Map(MapError),
-}
-
-impl fmt::Display for TransportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::ResetTimeout { status } => {
-                write!(f, "the device did not reset: its status stays {status:#04x}")
-            }
-            Self::FeaturesRefused { features } => {
-                write!(f, "the device refused the features {features}")
-            }
-            Self::FeaturesTooWide { features } => {
-                write!(f, "this interface cannot accept the features {features}: it has 32 bits")
-            }
-            Self::NoQueue { queue } => write!(f, "the device has no queue {queue}"),
-            Self::QueueInUse { queue } => write!(f, "queue {queue} is already in use"),
-            Self::QueueSize { queue, size } => {
-                write!(f, "queue {queue} cannot have the size {size}: a split ring's is a power of two up to 32768 that the device allows")
-            }
-            Self::RingAddress { queue, address } => {
-                write!(f, "the interface cannot express the address {address:#x} of queue {queue}")
-            }
-            Self::QueueRefused { queue } => write!(f, "the device did not enable queue {queue}"),
-            Self::DoorbellRange { queue, offset, len } => write!(
-                f,
-                "the doorbell of queue {queue} is at {offset:#x}, outside the notification structure of {len:#x} bytes"
-            ),
-            Self::WindowTaken { queue } => write!(
-                f,
-                "the configuration window rings one doorbell, and it is not that of queue {queue}"
-            ),
-            Self::ConfigRange { offset, len, available } => write!(
-                f,
-                "the device's configuration has {available} bytes, too few for {len} at {offset:#x}"
-            ),
-            Self::ConfigUnstable { offset } => {
-                write!(f, "the device's configuration at {offset:#x} does not stop changing")
-            }
-            Self::Map(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for TransportError {}
-
-impl From<MapError> for TransportError {
-    fn from(error: MapError) -> Self {
-        Self::Map(error)
-    }
 }
 
 #[cfg(test)]

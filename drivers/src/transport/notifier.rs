@@ -117,7 +117,10 @@ impl Notifier {
     /// The address is mapped, and is a doorbell of a device that the caller
     /// owns, for as long as the notifier is used.
     pub unsafe fn store16(address: NonNull<u16>, value: u16) -> Self {
-        Self::Store16(StoreNotifier { address, value: value.to_le() })
+        Self::Store16(StoreNotifier {
+            address,
+            value: value.to_le(),
+        })
     }
 
     /// Rings by a 32-bit store.
@@ -126,7 +129,10 @@ impl Notifier {
     ///
     /// As for [`store16`](Self::store16).
     pub unsafe fn store32(address: NonNull<u32>, value: u32) -> Self {
-        Self::Store32(StoreNotifier { address, value: value.to_le() })
+        Self::Store32(StoreNotifier {
+            address,
+            value: value.to_le(),
+        })
     }
 
     /// Rings by a configuration write; `address` is what goes into 0xCF8.

@@ -93,14 +93,22 @@ impl Structures {
         config: &C,
         function: &Function,
     ) -> Result<Self, CapabilityError> {
-        let mut structures =
-            Self { common: None, isr: None, device: None, window: None, notify: [None; MAX_NOTIFY] };
+        let mut structures = Self {
+            common: None,
+            isr: None,
+            device: None,
+            window: None,
+            notify: [None; MAX_NOTIFY],
+        };
         for capability in capabilities::standard(config, function.address) {
             let capability = capability?;
             if capability.id != VENDOR_SPECIFIC {
                 continue;
             }
-            let at = PciCapabilityAddress { address: function.address, offset: capability.offset };
+            let at = PciCapabilityAddress {
+                address: function.address,
+                offset: capability.offset,
+            };
             if let Some(data) = CapData::read(at, config) {
                 structures.add(function, capability.offset, &data);
             }
@@ -115,13 +123,22 @@ impl Structures {
         }
         // These are 32 bits in all capabilities but the 64-bit ones, which none
         // of the structures below has.
-        let (Ok(start), Ok(length)) =
-            (u32::try_from(u64::from(data.offset)), u32::try_from(u64::from(data.length)))
-        else {
+        let (Ok(start), Ok(length)) = (
+            u32::try_from(u64::from(data.offset)),
+            u32::try_from(u64::from(data.length)),
+        ) else {
             return;
         };
-        let at = Structure { bar: data.bar, offset: start, length };
-        let Some(bar) = function.bars.get(usize::from(at.bar)).and_then(Option::as_ref) else {
+        let at = Structure {
+            bar: data.bar,
+            offset: start,
+            length,
+        };
+        let Some(bar) = function
+            .bars
+            .get(usize::from(at.bar))
+            .and_then(Option::as_ref)
+        else {
             return;
         };
         if u64::from(at.offset) + u64::from(at.length) > bar.size {
@@ -206,7 +223,10 @@ impl fmt::Display for PciError {
                 write!(f, "{vendor:04x}:{device:04x} is no virtio device")
             }
             Self::NotTransitional { device } => {
-                write!(f, "device ID {device:04x} is not transitional: it has no legacy interface")
+                write!(
+                    f,
+                    "device ID {device:04x} is not transitional: it has no legacy interface"
+                )
             }
             Self::NoStructure { kind } => write!(f, "the device has no usable {kind}"),
             Self::NoBar { bar } => write!(f, "BAR{bar} is not there, or not of the kind needed"),
@@ -216,7 +236,9 @@ impl fmt::Display for PciError {
                 "{kind} at BAR{}+{:#x}, {} bytes, is too short or misaligned",
                 at.bar, at.offset, at.length
             ),
-            Self::NoNotify { wanted } => write!(f, "the device has no doorbell of the kind {wanted}"),
+            Self::NoNotify { wanted } => {
+                write!(f, "the device has no doorbell of the kind {wanted}")
+            }
             Self::Capabilities(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
         }

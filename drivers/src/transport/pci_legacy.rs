@@ -51,8 +51,16 @@ impl<S: IoSpace> PciLegacy<S> {
     /// # Errors
     ///
     /// [`TransportError::ConfigRange`] if the BAR is too short for the registers.
-    pub fn new(io: IoRegion<S>, device_type: u16, msix_enabled: bool) -> Result<Self, TransportError> {
-        let config = if msix_enabled { register::CONFIG_MSIX } else { register::CONFIG };
+    pub fn new(
+        io: IoRegion<S>,
+        device_type: u16,
+        msix_enabled: bool,
+    ) -> Result<Self, TransportError> {
+        let config = if msix_enabled {
+            register::CONFIG_MSIX
+        } else {
+            register::CONFIG
+        };
         if io.len() < config {
             return Err(TransportError::ConfigRange {
                 offset: 0,
@@ -60,7 +68,11 @@ impl<S: IoSpace> PciLegacy<S> {
                 available: io.len().into(),
             });
         }
-        Ok(Self { io, device_type, config })
+        Ok(Self {
+            io,
+            device_type,
+            config,
+        })
     }
 
     fn select(&self, queue: u16) {
@@ -118,7 +130,9 @@ unsafe impl<S: IoSpace> Transport for PciLegacy<S> {
     }
 
     fn ring_layout(&self) -> RingLayout {
-        RingLayout::Contiguous { align: PAGE_SIZE as u32 }
+        RingLayout::Contiguous {
+            align: PAGE_SIZE as u32,
+        }
     }
 
     unsafe fn enable_queue(

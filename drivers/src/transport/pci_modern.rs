@@ -51,8 +51,14 @@ pub struct PciModern<S, C> {
 
 /// Where the doorbells are.
 enum Doorbells<S, C> {
-    Memory { region: MmioRegion, multiplier: u32 },
-    Io { region: IoRegion<S>, multiplier: u32 },
+    Memory {
+        region: MmioRegion,
+        multiplier: u32,
+    },
+    Io {
+        region: IoRegion<S>,
+        multiplier: u32,
+    },
     Window(Window<C>),
 }
 
@@ -70,7 +76,9 @@ struct Window<C> {
 impl<S, C> fmt::Debug for PciModern<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let device_type = &self.device_type;
-        f.debug_struct("PciModern").field("device_type", device_type).finish_non_exhaustive()
+        f.debug_struct("PciModern")
+            .field("device_type", device_type)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,24 +115,34 @@ impl<S: IoSpace, C: ConfigSpace> PciModern<S, C> {
         let missing = |kind| PciError::NoStructure { kind };
 
         let at = structures.common.ok_or(missing("common configuration"))?;
-        let malformed = PciError::Malformed { kind: "common configuration", at };
+        let malformed = PciError::Malformed {
+            kind: "common configuration",
+            at,
+        };
         if u64::from(at.length) < COMMON_LEN {
             return Err(malformed);
         }
         // The definition has fields that later versions append; they are behind
         // features that are not negotiated. What is mapped is a whole BAR.
-        let common = map(Structure { length: size_of::<CommonCfg>() as u32, ..at })?
-            .registers(0)
-            .ok_or(malformed)?;
+        let common = map(Structure {
+            length: size_of::<CommonCfg>() as u32,
+            ..at
+        })?
+        .registers(0)
+        .ok_or(malformed)?;
 
         let at = structures.isr.ok_or(missing("ISR status"))?;
-        let isr = map(at)?.registers(0).ok_or(PciError::Malformed { kind: "ISR status", at })?;
+        let isr = map(at)?.registers(0).ok_or(PciError::Malformed {
+            kind: "ISR status",
+            at,
+        })?;
         let device = structures.device.map(map).transpose()?;
 
         let doorbells = match choose(function, structures, notify)? {
-            Chosen::Memory(NotifyStructure { at, multiplier, .. }) => {
-                Doorbells::Memory { region: map(at)?, multiplier }
-            }
+            Chosen::Memory(NotifyStructure { at, multiplier, .. }) => Doorbells::Memory {
+                region: map(at)?,
+                multiplier,
+            },
             Chosen::Io(NotifyStructure { at, multiplier, .. }) => {
                 // SAFETY: the caller owns the function and its BARs.
                 let region = unsafe { io_structure(function, at, io) }?;
@@ -138,7 +156,13 @@ impl<S: IoSpace, C: ConfigSpace> PciModern<S, C> {
                 rings: None,
             }),
         };
-        Ok(Self { common, isr, device, doorbells, device_type })
+        Ok(Self {
+            common,
+            isr,
+            device,
+            doorbells,
+            device_type,
+        })
     }
 
     fn common(&self) -> VolatilePtr<'_, CommonCfg> {
@@ -193,7 +217,11 @@ mod window {
 impl<C: ConfigSpace> Window<C> {
     /// Sets the window to the doorbell `offset` bytes into the target structure.
     fn doorbell(&mut self, queue: u16, offset: u64) -> Result<Notifier, TransportError> {
-        let Structure { bar, offset: start, length } = self.target.at;
+        let Structure {
+            bar,
+            offset: start,
+            length,
+        } = self.target.at;
         let len = u64::from(length);
         let outside = TransportError::DoorbellRange { queue, offset, len };
         if offset + 2 > len {
@@ -210,14 +238,21 @@ impl<C: ConfigSpace> Window<C> {
         // are the fields of its capability that a driver writes.
         unsafe {
             let head = self.config.read(self.function, register(window::BAR));
-            self.config.write(self.function, register(window::BAR), head & !0xff | u32::from(bar));
-            self.config.write(self.function, register(window::OFFSET), at);
-            self.config.write(self.function, register(window::LENGTH), 2);
+            self.config.write(
+                self.function,
+                register(window::BAR),
+                head & !0xff | u32::from(bar),
+            );
+            self.config
+                .write(self.function, register(window::OFFSET), at);
+            self.config
+                .write(self.function, register(window::LENGTH), 2);
         }
         self.rings = Some(at);
         // SAFETY: as above; the window stays set as long as the transport lives.
         let notifier = unsafe {
-            self.config.notifier(self.function, register(window::DATA), queue.into())
+            self.config
+                .notifier(self.function, register(window::DATA), queue.into())
         };
         notifier.ok_or(TransportError::NoQueue { queue })
     }
@@ -227,7 +262,10 @@ impl<C: ConfigSpace> Window<C> {
 enum Chosen {
     Memory(NotifyStructure),
     Io(NotifyStructure),
-    Window { capability: u16, target: NotifyStructure },
+    Window {
+        capability: u16,
+        target: NotifyStructure,
+    },
 }
 
 fn choose(
@@ -245,14 +283,20 @@ fn choose(
         NotifyChoice::Preferred => {
             let first = structures.notify().find(assigned);
             let first = first.ok_or(none("notification structure"))?;
-            Ok(if first.io { Chosen::Io(first) } else { Chosen::Memory(first) })
+            Ok(if first.io {
+                Chosen::Io(first)
+            } else {
+                Chosen::Memory(first)
+            })
         }
-        NotifyChoice::Memory => {
-            in_memory().map(Chosen::Memory).ok_or(none("notification structure in memory"))
-        }
+        NotifyChoice::Memory => in_memory()
+            .map(Chosen::Memory)
+            .ok_or(none("notification structure in memory")),
         NotifyChoice::Io => {
             let first = structures.notify().find(|structure| structure.io);
-            first.map(Chosen::Io).ok_or(none("notification structure in an IO BAR"))
+            first
+                .map(Chosen::Io)
+                .ok_or(none("notification structure in an IO BAR"))
         }
         NotifyChoice::ConfigWindow => {
             let capability = structures.window.ok_or(none("configuration window"))?;
@@ -272,12 +316,20 @@ unsafe fn map_structure(
     at: Structure,
     mapper: &impl MapMmio,
 ) -> Result<MmioRegion, PciError> {
-    let bar = function.bars.get(usize::from(at.bar)).and_then(Option::as_ref);
-    let bar = bar.filter(|bar| bar.kind != BarKind::Io).ok_or(PciError::NoBar { bar: at.bar })?;
+    let bar = function
+        .bars
+        .get(usize::from(at.bar))
+        .and_then(Option::as_ref);
+    let bar = bar
+        .filter(|bar| bar.kind != BarKind::Io)
+        .ok_or(PciError::NoBar { bar: at.bar })?;
     let address = bar.address.ok_or(PciError::Unassigned { bar: at.bar })?;
     let end = u64::from(at.offset) + u64::from(at.length);
     if end > bar.size {
-        return Err(PciError::Malformed { kind: "a structure", at });
+        return Err(PciError::Malformed {
+            kind: "a structure",
+            at,
+        });
     }
     // SAFETY: inside a BAR of a function that is the caller's.
     Ok(unsafe { MmioRegion::map(mapper, address + u64::from(at.offset), at.length.into()) }?)
@@ -293,10 +345,18 @@ unsafe fn io_structure<S: IoSpace>(
     at: Structure,
     io: S,
 ) -> Result<IoRegion<S>, PciError> {
-    let bar = function.bars.get(usize::from(at.bar)).and_then(Option::as_ref);
-    let bar = bar.filter(|bar| bar.kind == BarKind::Io).ok_or(PciError::NoBar { bar: at.bar })?;
+    let bar = function
+        .bars
+        .get(usize::from(at.bar))
+        .and_then(Option::as_ref);
+    let bar = bar
+        .filter(|bar| bar.kind == BarKind::Io)
+        .ok_or(PciError::NoBar { bar: at.bar })?;
     let address = bar.address.ok_or(PciError::Unassigned { bar: at.bar })?;
-    let malformed = PciError::Malformed { kind: "notification structure", at };
+    let malformed = PciError::Malformed {
+        kind: "notification structure",
+        at,
+    };
     let base = u16::try_from(address + u64::from(at.offset)).map_err(|_| malformed)?;
     let len = u16::try_from(at.length).map_err(|_| malformed)?;
     // SAFETY: inside a BAR of a function that is the caller's.
@@ -348,9 +408,13 @@ unsafe impl<S: IoSpace, C: ConfigSpace> Transport for PciModern<S, C> {
     fn accept_features(&mut self, features: Features) -> Result<(), TransportError> {
         let common = self.common();
         common.driver_feature_select().write(le32::from(1));
-        common.driver_feature().write(le32::from((features.bits() >> 32) as u32));
+        common
+            .driver_feature()
+            .write(le32::from((features.bits() >> 32) as u32));
         common.driver_feature_select().write(le32::from(0));
-        common.driver_feature().write(le32::from(features.bits() as u32));
+        common
+            .driver_feature()
+            .write(le32::from(features.bits() as u32));
         super::confirm_features(self, features)
     }
 

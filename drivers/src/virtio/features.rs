@@ -58,7 +58,10 @@ impl Features {
     pub fn name(bit: u32, device_type: u16) -> Option<(&'static str, &'static str)> {
         let bits = le128::from(1u128.checked_shl(bit)?);
         fn first<B: FeatureBits>(bits: le128) -> Option<&'static str> {
-            B::from_bits_retain(bits).iter_names().next().map(|(name, _)| name)
+            B::from_bits_retain(bits)
+                .iter_names()
+                .next()
+                .map(|(name, _)| name)
         }
         let own = match device_type {
             1 => first::<net::F>(bits).map(|name| ("VIRTIO_NET_F_", name)),

@@ -33,14 +33,19 @@ impl<T: Transport> Init<T> {
         required: Features,
         wait: &mut dyn Wait,
     ) -> Result<Self, InitError> {
-        let mut init = Self { transport: Some(transport), features: Features::NONE };
+        let mut init = Self {
+            transport: Some(transport),
+            features: Features::NONE,
+        };
         let transport = init.transport();
         transport.reset(wait)?;
         transport.set_status(DeviceStatus::ACKNOWLEDGE);
         transport.set_status(transport.status() | DeviceStatus::DRIVER);
         let offered = transport.device_features();
         if !offered.contains(required) {
-            return Err(InitError::MissingFeatures { missing: required.without(offered) });
+            return Err(InitError::MissingFeatures {
+                missing: required.without(offered),
+            });
         }
         let features = offered & (wanted | required | Features::VERSION_1);
         transport.accept_features(features)?;
@@ -55,7 +60,9 @@ impl<T: Transport> Init<T> {
 
     /// The transport, to set up queues and read the configuration.
     pub fn transport(&mut self) -> &mut T {
-        self.transport.as_mut().expect("taken by `finish` only, which consumes self")
+        self.transport
+            .as_mut()
+            .expect("taken by `finish` only, which consumes self")
     }
 
     /// Sets DRIVER_OK: the device is live from here on.

@@ -61,8 +61,7 @@ impl Options {
 }
 
 fn run(machine: &Machine, options: &Options) -> u32 {
-    let world = World::look(machine);
-    world.record().emit();
+    let world = &machine.world;
     let mut timer = Timer::new(world.tsc_step);
     let mut failures = 0;
     let mut cases: Vec<Box<dyn Case + '_>> = Vec::new();
@@ -103,7 +102,7 @@ fn run(machine: &Machine, options: &Options) -> u32 {
     for case in &cases {
         failures += report(&**case, &timer, &mut summaries);
     }
-    table(&world, &summaries);
+    table(world, &summaries);
     failures
 }
 

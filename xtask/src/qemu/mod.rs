@@ -168,19 +168,11 @@ pub(crate) fn command_line(
     add(&["-nodefaults", "-no-user-config", "-display", "none"]);
     // A guest that resets (a triple fault) ends QEMU instead of starting again.
     add(&["-no-reboot"]);
-    let machine = match options.machine {
-        // Without ACPI, QEMU announces virtio-mmio devices on the kernel's
-        // command line; with it, only in AML, which takes an interpreter to read.
-        Machine::Microvm => "microvm,acpi=off",
-        other => other.name(),
-    };
-    add(&["-machine", machine]);
-    match (options.machine, options.firmware) {
-        // qboot is microvm's own.
-        (Machine::Microvm, Firmware::Qboot) => {}
-        (Machine::Microvm, Firmware::Seabios) => add(&["-bios", "bios-microvm.bin"]),
-        (_, Firmware::Qboot) => add(&["-bios", "qboot.rom"]),
-        (_, Firmware::Seabios) => {}
+    add(&["-machine", options.machine.name()]);
+    match options.firmware {
+        Firmware::Qboot => add(&["-bios", "qboot.rom"]),
+        // Every machine's own.
+        Firmware::Seabios => {}
     }
     add(&["-accel", options.accelerator.name(), "-cpu", "max"]);
     // One vCPU, and room for a second: with only one possible vCPU, QEMU before
@@ -284,16 +276,11 @@ pub(crate) mod tests {
             line.split_once("-bios ")
                 .map(|(_, rest)| rest.split(' ').next().unwrap().to_owned())
         };
-        assert_eq!(bios(Machine::Q35, Firmware::Seabios), None);
-        assert_eq!(
-            bios(Machine::Pc, Firmware::Qboot).as_deref(),
-            Some("qboot.rom")
-        );
-        assert_eq!(bios(Machine::Microvm, Firmware::Qboot), None);
-        assert_eq!(
-            bios(Machine::Microvm, Firmware::Seabios).as_deref(),
-            Some("bios-microvm.bin")
-        );
+        for machine in [Machine::Q35, Machine::Pc, Machine::Microvm] {
+            assert_eq!(bios(machine, Firmware::Seabios), None);
+            let qboot = bios(machine, Firmware::Qboot);
+            assert_eq!(qboot.as_deref(), Some("qboot.rom"));
+        }
     }
 
     #[test]

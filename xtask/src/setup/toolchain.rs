@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use super::system::Apt;
+use super::system::{Apt, System};
 use crate::qemu::host::{find_program, first_line};
 use crate::say;
 
@@ -342,7 +342,10 @@ fn rustup() -> Result<()> {
 }
 
 fn install_debian() -> Result<Toolchain> {
-    let mut apt = Apt::new()?;
+    let mut apt = Apt::new().with_context(|| {
+        let ways = System::Debian.target_commands().join("` or `");
+        format!("this takes `{ways}`")
+    })?;
     let compiler = DEBIAN_PACKAGES[0];
     let good = |version: &Option<String>| {
         version

@@ -56,7 +56,7 @@ const CASE: Case = Case {
 };
 
 /// The table.
-pub(crate) const CASES: [Case; 22] = [
+pub(crate) const CASES: [Case; 23] = [
     Case {
         name: "no-virtio-device-is-no-error",
         arguments: &["--no-devices", "--kernel", "KERNEL", "--out", "OUT"],
@@ -67,6 +67,25 @@ pub(crate) const CASES: [Case; 22] = [
         name: "sixteen-mib",
         arguments: &["--mem", "16", "--kernel", "KERNEL", "--out", "OUT", "lspci"],
         says: &["results.json"],
+        ..CASE
+    },
+    // QEMU then announces the devices on the kernel's command line instead.
+    Case {
+        name: "microvm-without-acpi",
+        arguments: &[
+            "--machine",
+            "microvm",
+            "--qemu-arg",
+            "-machine",
+            "--qemu-arg",
+            "acpi=off",
+            "--kernel",
+            "KERNEL",
+            "--out",
+            "OUT",
+            "devices",
+        ],
+        says: &["virtio-blk", "mmio-v2", "doorbell-disk0", "results.json"],
         ..CASE
     },
     Case {
@@ -110,7 +129,7 @@ pub(crate) const CASES: [Case; 22] = [
         name: "guest-takes-an-exception",
         arguments: &["--kernel", "KERNEL", "--out", "OUT", "crash null"],
         status: 12,
-        says: &["CPU exception", "`crash null`"],
+        says: &["CPU exception", "`crash null`", "results.json"],
         ..CASE
     },
     Case {

@@ -25,8 +25,16 @@ pub(crate) struct Disk {
 impl Disk {
     /// Sector `n` is filled with `n`.
     pub(crate) fn new(sectors: usize) -> Self {
-        let data = (0..sectors).flat_map(|sector| [sector as u8; SECTOR]).collect();
-        Self { data, flushes: 0, status: 0, short: 0, largest: 0 }
+        let data = (0..sectors)
+            .flat_map(|sector| [sector as u8; SECTOR])
+            .collect();
+        Self {
+            data,
+            flushes: 0,
+            status: 0,
+            short: 0,
+            largest: 0,
+        }
     }
 
     /// A device with this disk behind it, that has a queue of `queue_size` and
@@ -36,14 +44,24 @@ impl Disk {
         config[..8].copy_from_slice(&((self.data.len() / SECTOR) as u64).to_le_bytes());
         config[8..12].copy_from_slice(&4096u32.to_le_bytes());
         config[20..24].copy_from_slice(&1024u32.to_le_bytes());
-        Options { device_type: 2, features, queues: [queue_size].into(), config, ..Options::default() }
+        Options {
+            device_type: 2,
+            features,
+            queues: [queue_size].into(),
+            config,
+            ..Options::default()
+        }
     }
 
     /// Does what a request says; the answer is how many bytes were written.
     pub(crate) fn serve(&mut self, chain: &Chain) -> u32 {
         let (first, last) = (chain.buffers()[0], *chain.buffers().last().unwrap());
         // 5.2.6.4: so it has to be for devices that know nothing else.
-        assert_eq!((first.len, first.writable), (16, false), "the header is a buffer by itself");
+        assert_eq!(
+            (first.len, first.writable),
+            (16, false),
+            "the header is a buffer by itself"
+        );
         assert_eq!((last.len, last.writable), (1, true), "and so is the status");
         let readable = chain.readable();
         let (header, data) = readable.split_at(16);

@@ -31,7 +31,11 @@ impl<'d> Rig<'d> {
         let disk = Disk::new(64);
         let mut options = disk.options(features, 16);
         change(&mut options);
-        Self { dma, device: FakeDevice::new(dma, options), disk: RefCell::new(disk) }
+        Self {
+            dma,
+            device: FakeDevice::new(dma, options),
+            disk: RefCell::new(disk),
+        }
     }
 
     fn start(&self) -> Result<FakeBlk<'d>, DeviceError> {
@@ -40,7 +44,8 @@ impl<'d> Rig<'d> {
 
     /// The device's turn: whether it had something to do.
     fn run(&self) -> usize {
-        self.device.process(0, |chain| self.disk.borrow_mut().serve(chain))
+        self.device
+            .process(0, |chain| self.disk.borrow_mut().serve(chain))
     }
 
     fn wait(&self) -> impl Wait {
@@ -54,7 +59,10 @@ impl<'d> Rig<'d> {
     }
 
     fn read(&self, sector: u64) -> Request<&'d FakeDma> {
-        Request::Read { sector, buffer: self.sectors(1) }
+        Request::Read {
+            sector,
+            buffer: self.sectors(1),
+        }
     }
 }
 
@@ -64,7 +72,12 @@ fn legacy(options: &mut Options) {
 
 #[test]
 fn a_session() {
-    for ring in [Features::NONE, Features::INDIRECT_DESC, Features::EVENT_IDX, RING] {
+    for ring in [
+        Features::NONE,
+        Features::INDIRECT_DESC,
+        Features::EVENT_IDX,
+        RING,
+    ] {
         for is_legacy in [false, true] {
             let dma = FakeDma::default();
             let own = if is_legacy { FLUSH } else { MODERN };
@@ -82,11 +95,17 @@ fn a_session() {
                 assert_eq!(sector, [5 + index as u8; SECTOR]);
             }
             blk.write(62, &[0xaa; 2 * SECTOR], &mut rig.wait()).unwrap();
-            assert_eq!(rig.disk.borrow().data[61 * SECTOR..62 * SECTOR], [61; SECTOR]);
+            assert_eq!(
+                rig.disk.borrow().data[61 * SECTOR..62 * SECTOR],
+                [61; SECTOR]
+            );
             assert_eq!(rig.disk.borrow().data[62 * SECTOR..], [0xaa; 2 * SECTOR]);
             blk.flush(&mut rig.wait()).unwrap();
             assert_eq!(rig.disk.borrow().flushes, 1);
-            assert_eq!(blk.device_id(&mut rig.wait()).unwrap(), *b"disk zero\0\0\0\0\0\0\0\0\0\0\0");
+            assert_eq!(
+                blk.device_id(&mut rig.wait()).unwrap(),
+                *b"disk zero\0\0\0\0\0\0\0\0\0\0\0"
+            );
             assert_eq!(blk.queue().doorbells(), 4);
             assert_eq!(rig.device.interrupts(0), 0, "nobody asked for one");
             drop(blk);
@@ -99,11 +118,29 @@ fn a_session() {
 #[test]
 fn what_the_device_says_of_itself() {
     // 5.2.4, 5.2.5: a field counts if its feature was negotiated.
-    let plain = Info { capacity: 64, block_size: 512, read_only: false, max_data: 0xffff_fe00 };
+    let plain = Info {
+        capacity: 64,
+        block_size: 512,
+        read_only: false,
+        max_data: 0xffff_fe00,
+    };
     for (features, info) in [
         (MODERN, plain),
-        (MODERN | BLK_SIZE, Info { block_size: 1024, ..plain }),
-        (MODERN | SIZE_MAX | RO, Info { max_data: 4096, read_only: true, ..plain }),
+        (
+            MODERN | BLK_SIZE,
+            Info {
+                block_size: 1024,
+                ..plain
+            },
+        ),
+        (
+            MODERN | SIZE_MAX | RO,
+            Info {
+                max_data: 4096,
+                read_only: true,
+                ..plain
+            },
+        ),
     ] {
         let dma = FakeDma::default();
         let rig = Rig::new(&dma, features, |_| ());
@@ -111,7 +148,11 @@ fn what_the_device_says_of_itself() {
     }
     let dma = FakeDma::default();
     let rig = Rig::new(&dma, MODERN | SIZE_MAX, |options| options.config[8] = 1);
-    assert_eq!(rig.start().unwrap().info().max_data, 4096, "4097 bytes are 8 sectors");
+    assert_eq!(
+        rig.start().unwrap().info().max_data,
+        4096,
+        "4097 bytes are 8 sectors"
+    );
 }
 
 #[test]
@@ -142,7 +183,10 @@ fn many_requests_finish_in_any_order() {
             tokens.push((sector, blk.submit(rig.read(sector)).unwrap()));
         }
         let (error, request) = blk.submit(rig.read(63)).unwrap_err();
-        assert!(matches!(error, DeviceError::Queue(QueueError::Full { .. })), "{error}");
+        assert!(
+            matches!(error, DeviceError::Queue(QueueError::Full { .. })),
+            "{error}"
+        );
         assert_eq!(request.into_buffer().unwrap().len(), SECTOR);
         assert!(blk.queue().kick());
         let mut chains: Vec<_> = core::iter::from_fn(|| rig.device.take(0)).collect();
@@ -156,9 +200,14 @@ fn many_requests_finish_in_any_order() {
         for _ in 0..room {
             let done = blk.poll().unwrap().unwrap();
             assert_eq!(done.result, Ok(()));
-            let at = tokens.iter().position(|&(_, token)| token == done.token).unwrap();
+            let at = tokens
+                .iter()
+                .position(|&(_, token)| token == done.token)
+                .unwrap();
             let (expected, _) = tokens.swap_remove(at);
-            let Request::Read { sector, buffer } = done.request else { panic!("it was a read") };
+            let Request::Read { sector, buffer } = done.request else {
+                panic!("it was a read")
+            };
             assert_eq!(sector, expected);
             assert_eq!(*buffer, [sector as u8; SECTOR]);
         }
@@ -200,24 +249,54 @@ fn a_request_that_the_device_cannot_take_comes_back() {
     let rig = Rig::new(&dma, MODERN | SIZE_MAX, |_| ());
     let mut blk = rig.start().unwrap();
     let before = dma.live();
-    let far = |sector, count| DeviceError::OutOfRange { sector, count, capacity: 64 };
+    let far = |sector, count| DeviceError::OutOfRange {
+        sector,
+        count,
+        capacity: 64,
+    };
     for (sector, count) in [(64, 1), (63, 2), (u64::MAX, 1), (1 << 55, 1)] {
         let buffer = rig.sectors(count as usize);
-        let buffer = refuse(&mut blk, Request::Write { sector, buffer }, far(sector, count));
-        refuse(&mut blk, Request::Read { sector, buffer }, far(sector, count));
+        let buffer = refuse(
+            &mut blk,
+            Request::Write { sector, buffer },
+            far(sector, count),
+        );
+        refuse(
+            &mut blk,
+            Request::Read { sector, buffer },
+            far(sector, count),
+        );
     }
     for len in [1, 511, 513, 4096 + 512] {
         let buffer = DmaRegion::new(&dma, len, 1).unwrap();
-        let error = DeviceError::BufferLength { len, multiple: 512, max: 4096 };
+        let error = DeviceError::BufferLength {
+            len,
+            multiple: 512,
+            max: 4096,
+        };
         refuse(&mut blk, Request::Read { sector: 0, buffer }, error);
     }
     let buffer = rig.sectors(1);
-    let error = DeviceError::BufferLength { len: 512, multiple: 20, max: 20 };
+    let error = DeviceError::BufferLength {
+        len: 512,
+        multiple: 20,
+        max: 20,
+    };
     refuse(&mut blk, Request::DeviceId { buffer }, error);
-    let empty = DeviceError::BufferLength { len: 0, multiple: 512, max: usize::MAX };
+    let empty = DeviceError::BufferLength {
+        len: 0,
+        multiple: 512,
+        max: usize::MAX,
+    };
     assert_eq!(blk.read(0, &mut [], &mut rig.wait()), Err(empty));
-    assert_eq!(blk.write(64, &[0; SECTOR], &mut rig.wait()), Err(far(64, 1)));
-    assert!(rig.device.take(0).is_none(), "none of it reached the device");
+    assert_eq!(
+        blk.write(64, &[0; SECTOR], &mut rig.wait()),
+        Err(far(64, 1))
+    );
+    assert!(
+        rig.device.take(0).is_none(),
+        "none of it reached the device"
+    );
     assert_eq!(dma.live(), before);
 }
 
@@ -227,7 +306,10 @@ fn what_was_not_negotiated_is_not_asked_for() {
     let dma = FakeDma::default();
     let rig = Rig::new(&dma, Features::VERSION_1 | RO, |_| ());
     let mut blk = rig.start().unwrap();
-    assert_eq!(blk.write(0, &[0; SECTOR], &mut rig.wait()), Err(DeviceError::ReadOnly));
+    assert_eq!(
+        blk.write(0, &[0; SECTOR], &mut rig.wait()),
+        Err(DeviceError::ReadOnly)
+    );
     assert_eq!(blk.flush(&mut rig.wait()), Err(DeviceError::Unsupported));
     assert!(rig.device.take(0).is_none());
     blk.read(0, &mut [0; SECTOR], &mut rig.wait()).unwrap();

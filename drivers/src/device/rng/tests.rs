@@ -8,14 +8,16 @@ use crate::virtio::Polls;
 const RING: Features = Features::INDIRECT_DESC.union(Features::EVENT_IDX);
 
 fn device<'d>(dma: &'d FakeDma, features: Features, layout: RingLayout) -> FakeDevice<'d> {
-    let options = Options { device_type: 4, features, layout, ..Options::default() };
+    let options = Options {
+        device_type: 4,
+        features,
+        layout,
+        ..Options::default()
+    };
     FakeDevice::new(dma, options)
 }
 
-fn start<'d>(
-    device: &FakeDevice<'d>,
-    dma: &'d FakeDma,
-) -> Rng<FakeTransport<'d>, &'d FakeDma> {
+fn start<'d>(device: &FakeDevice<'d>, dma: &'d FakeDma) -> Rng<FakeTransport<'d>, &'d FakeDma> {
     Rng::new(device.transport(), 8, RING, dma, &mut Polls(100)).unwrap()
 }
 
@@ -32,9 +34,11 @@ fn fill(next: &mut u8, most: usize, chain: &Chain) -> u32 {
 #[test]
 fn bytes_are_the_devices_and_none_is_missing() {
     let (modern, legacy) = (RingLayout::Separate, RingLayout::Contiguous { align: 4096 });
-    for (features, layout) in
-        [(Features::VERSION_1, modern), (Features::VERSION_1 | RING, modern), (RING, legacy)]
-    {
+    for (features, layout) in [
+        (Features::VERSION_1, modern),
+        (Features::VERSION_1 | RING, modern),
+        (RING, legacy),
+    ] {
         let dma = FakeDma::default();
         let device = device(&dma, features, layout);
         let mut rng = start(&device, &dma);
@@ -67,9 +71,15 @@ fn requests_are_told_apart() {
     device.finish(0, &second, 15);
     device.finish(0, &first, 10);
     let filled = rng.poll().unwrap().unwrap();
-    assert_eq!((filled.token, filled.buffer.len(), filled.len), (long, 20, 15));
+    assert_eq!(
+        (filled.token, filled.buffer.len(), filled.len),
+        (long, 20, 15)
+    );
     let filled = rng.poll().unwrap().unwrap();
-    assert_eq!((filled.token, filled.buffer.len(), filled.len), (short, 10, 10));
+    assert_eq!(
+        (filled.token, filled.buffer.len(), filled.len),
+        (short, 10, 10)
+    );
     assert!(rng.poll().unwrap().is_none());
 }
 
@@ -83,7 +93,10 @@ fn a_full_queue_gives_the_buffer_back() {
         rng.submit(region(4)).unwrap();
     }
     let (error, buffer) = rng.submit(region(44)).unwrap_err();
-    assert_eq!(error, DeviceError::Queue(QueueError::Full { needed: 1, free: 0 }));
+    assert_eq!(
+        error,
+        DeviceError::Queue(QueueError::Full { needed: 1, free: 0 })
+    );
     assert_eq!(buffer.len(), 44);
     let busy = DeviceError::Busy { in_flight: 8 };
     assert_eq!(rng.read(&mut [0; 4], &mut Polls(1)), Err(busy));
@@ -109,14 +122,26 @@ fn devices_that_fail() {
         assert_eq!(dma.live(), 0);
         (error, status)
     };
-    let empty = DeviceError::BadAnswer { status: 0, written: 0 };
+    let empty = DeviceError::BadAnswer {
+        status: 0,
+        written: 0,
+    };
     assert_eq!(read(None, 0).0, empty, "5.4.6.1");
-    assert_eq!(read(Some(Lie::Silent), 9), (DeviceError::Timeout, DeviceStatus::FAILED));
-    let length = QueueError::UsedLength { written: 17, writable: 16 };
+    assert_eq!(
+        read(Some(Lie::Silent), 9),
+        (DeviceError::Timeout, DeviceStatus::FAILED)
+    );
+    let length = QueueError::UsedLength {
+        written: 17,
+        writable: 16,
+    };
     let error = (DeviceError::Queue(length), DeviceStatus::FAILED);
     assert_eq!(read(Some(Lie::Longer(1)), 16), error);
     let id = QueueError::UsedId { id: 8 };
-    assert_eq!(read(Some(Lie::Id(8)), 16), (DeviceError::Queue(id), DeviceStatus::FAILED));
+    assert_eq!(
+        read(Some(Lie::Id(8)), 16),
+        (DeviceError::Queue(id), DeviceStatus::FAILED)
+    );
 }
 
 #[test]
@@ -125,6 +150,12 @@ fn another_device_is_left_alone() {
     let device = device(&dma, Features::VERSION_1, RingLayout::Separate);
     device.change(|options| options.device_type = 2);
     let error = Rng::new(device.transport(), 8, RING, &dma, &mut Polls(1)).unwrap_err();
-    assert_eq!(error, DeviceError::WrongType { expected: 4, found: 2 });
+    assert_eq!(
+        error,
+        DeviceError::WrongType {
+            expected: 4,
+            found: 2
+        }
+    );
     assert_eq!(device.events(), []);
 }

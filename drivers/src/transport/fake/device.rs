@@ -11,7 +11,7 @@ use std::vec::Vec;
 
 use virtio_spec::DeviceStatus;
 
-use super::{Chain, DeviceRing, FakePorts, FakeTransport};
+use super::{Chain, DeviceRing, Event, FakePorts, FakeTransport, Lie, Options};
 use crate::dma::fake::FakeDma;
 use crate::mmio::MmioRegion;
 use crate::transport::{IsrStatus, Notifier, RingAddresses, RingLayout};
@@ -19,89 +19,6 @@ use crate::virtio::Features;
 
 /// What a doorbell holds that was not rung: no queue's index.
 const SILENT: u16 = 0xffff;
-
-/// What a device is asked for before each access to its configuration: it may
-/// change the bytes and the generation.
-pub type ConfigHook = Box<dyn FnMut(&mut Vec<u8>, &mut u32)>;
-
-/// What a device is, and how it misbehaves.
-pub struct Options {
-    /// The virtio device type.
-    pub device_type: u16,
-    /// The features that it offers.
-    pub features: Features,
-    /// `Contiguous`: a legacy device, whose queue sizes are fixed and which has no
-    /// FEATURES_OK.
-    pub layout: RingLayout,
-    /// The size of each queue; 0 for one that is not there.
-    pub queues: Vec<u16>,
-    /// Its configuration.
-    pub config: Vec<u8>,
-    /// Called before each access to the configuration.
-    pub config_hook: Option<ConfigHook>,
-    /// FEATURES_OK does not stay set.
-    pub refuse_features: bool,
-    /// A queue is taken, and yet does not read back as enabled.
-    pub refuse_queue: bool,
-    /// How many reads of the status after a reset find it not finished:
-    /// `u32::MAX` for all of them.
-    pub reset_reads: u32,
-    /// Its queues are twice as large to all looks but the first.
-    pub fickle: bool,
-    /// It never sleeps, and asks for no doorbells.
-    pub polls: bool,
-    /// What it lies about.
-    pub lie: Option<Lie>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            device_type: 0,
-            features: Features::VERSION_1,
-            layout: RingLayout::Separate,
-            queues: Vec::from([8]),
-            config: Vec::new(),
-            config_hook: None,
-            refuse_features: false,
-            refuse_queue: false,
-            reset_reads: 0,
-            fickle: false,
-            polls: false,
-            lie: None,
-        }
-    }
-}
-
-/// How a device lies about a request that it gives back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lie {
-    /// It names another one.
-    Id(u32),
-    /// It gives it back twice.
-    Replay,
-    /// It says that it wrote this much more.
-    Longer(u32),
-    /// Its used index runs ahead by this much.
-    IndexAhead(u16),
-    /// It never gives it back.
-    Silent,
-}
-
-/// What a driver did, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Wrote the status.
-    Status(u8),
-    /// Read the device's features.
-    ReadFeatures,
-    /// Accepted features.
-    Accept(Features),
-    /// Gave the device a queue.
-    Enable(u16),
-    /// Read configuration.
-    ReadConfig,
-}
 
 /// What both sides hold.
 pub(super) struct Shared<'d> {
@@ -160,7 +77,9 @@ impl Shared<'_> {
         let value = self.bells[queue].swap(SILENT, Ordering::Relaxed);
         if value != SILENT && usize::from(value) != queue {
             let mut core = self.core.borrow_mut();
-            core.violation(format!("{value} was written to the doorbell of queue {queue}"));
+            core.violation(format!(
+                "{value} was written to the doorbell of queue {queue}"
+            ));
         }
         value != SILENT
     }
@@ -208,7 +127,11 @@ impl Core<'_> {
         if status == 0 {
             self.set = 0;
             // A device that is reset already has nothing to do.
-            let reads = if self.status == 0 { 0 } else { self.options.reset_reads };
+            let reads = if self.status == 0 {
+                0
+            } else {
+                self.options.reset_reads
+            };
             self.resetting = Some(reads);
             return;
         }
@@ -217,7 +140,10 @@ impl Core<'_> {
             self.violation("the status was written before the reset was finished (2.4.2)");
         }
         if self.set & !status != 0 {
-            self.violation(format!("status {:#x} was changed to {status:#x} (2.1.1)", self.set));
+            self.violation(format!(
+                "status {:#x} was changed to {status:#x} (2.1.1)",
+                self.set
+            ));
         }
         let known = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
         let further = DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK;
@@ -270,7 +196,9 @@ impl Core<'_> {
         self.events.push(Event::Accept(features));
         let excess = features.without(self.options.features);
         if excess != Features::NONE {
-            self.violation(format!("features {excess} were accepted, not offered (2.2.1)"));
+            self.violation(format!(
+                "features {excess} were accepted, not offered (2.2.1)"
+            ));
         }
         if self.status & (DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK).bits() != 0 {
             self.violation("features were accepted too late (3.1.1)");
@@ -279,27 +207,44 @@ impl Core<'_> {
     }
 
     pub(super) fn queue_size(&mut self, queue: u16) -> u16 {
-        let Some(&size) = self.options.queues.get(usize::from(queue)) else { return 0 };
+        let Some(&size) = self.options.queues.get(usize::from(queue)) else {
+            return 0;
+        };
         let again = core::mem::replace(&mut self.looked, true);
-        if self.options.fickle && again { size * 2 } else { size }
+        if self.options.fickle && again {
+            size * 2
+        } else {
+            size
+        }
     }
 
     /// Takes a queue; the answer is whether it shows as enabled.
     pub(super) fn enable(&mut self, queue: u16, size: u16, at: RingAddresses) -> bool {
         self.events.push(Event::Enable(queue));
         let max = self.queue_size(queue);
-        let fits = if self.is_legacy() { size == max } else { size <= max };
+        let fits = if self.is_legacy() {
+            size == max
+        } else {
+            size <= max
+        };
         if !size.is_power_of_two() || !fits {
-            self.violation(format!("queue {queue} was given the size {size} of {max} (2.7)"));
+            self.violation(format!(
+                "queue {queue} was given the size {size} of {max} (2.7)"
+            ));
         }
         if self.has(DeviceStatus::DRIVER_OK) || !self.has(DeviceStatus::DRIVER) {
             self.violation(format!("queue {queue} was enabled out of turn (3.1.1)"));
         }
         if !self.is_legacy() && !self.has(DeviceStatus::FEATURES_OK) {
-            self.violation(format!("queue {queue} was enabled before FEATURES_OK (3.1.1)"));
+            self.violation(format!(
+                "queue {queue} was enabled before FEATURES_OK (3.1.1)"
+            ));
         }
-        let aligned = at.descriptors % 16 == 0 && at.driver % 2 == 0 && at.device % 4 == 0;
-        if !aligned {
+        let parts = [(at.descriptors, 16), (at.driver, 2), (at.device, 4)];
+        if !parts
+            .iter()
+            .all(|(address, align)| address.is_multiple_of(*align))
+        {
             self.violation(format!("queue {queue} is not aligned (2.7.1): {at:x?}"));
         }
         if let RingLayout::Contiguous { align } = self.options.layout
@@ -341,7 +286,11 @@ pub(super) fn legacy_addresses(first: u64, size: u16, align: u32) -> RingAddress
     let end = driver + 2 * (3 + size);
     // 2.7.2, with `qalign - 1` where it prints `qalign`.
     let device = (end + (align - 1)) & !(align - 1);
-    RingAddresses { descriptors: first, driver, device }
+    RingAddresses {
+        descriptors: first,
+        driver,
+        device,
+    }
 }
 
 impl Drop for Core<'_> {
@@ -349,7 +298,11 @@ impl Drop for Core<'_> {
         // A device that was never reset still has its rings.
         self.check_memory();
         if !std::thread::panicking() {
-            assert!(self.violations.is_empty(), "the driver broke the rules: {:#?}", self.violations);
+            assert!(
+                self.violations.is_empty(),
+                "the driver broke the rules: {:#?}",
+                self.violations
+            );
         }
     }
 }
@@ -372,8 +325,14 @@ impl<'d> FakeDevice<'d> {
             violations: Vec::new(),
         };
         let bells = (0..queues).map(|_| AtomicU16::new(SILENT)).collect();
-        let shared = Shared { core: RefCell::new(core), bells, isr: AtomicU8::new(0) };
-        Self { shared: Rc::new(shared) }
+        let shared = Shared {
+            core: RefCell::new(core),
+            bells,
+            isr: AtomicU8::new(0),
+        };
+        Self {
+            shared: Rc::new(shared),
+        }
     }
 
     /// A way to the device for a driver.
@@ -447,7 +406,9 @@ impl<'d> FakeDevice<'d> {
         let mut violations = core::mem::take(&mut ring.violations);
         core.violations.append(&mut violations);
         if freed {
-            core.violation(format!("the ring of queue {queue} was freed while it was in use"));
+            core.violation(format!(
+                "the ring of queue {queue} was freed while it was in use"
+            ));
         }
         result
     }

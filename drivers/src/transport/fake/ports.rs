@@ -33,13 +33,23 @@ impl fmt::Debug for FakePorts<'_> {
 
 impl<'d> FakePorts<'d> {
     pub(super) fn new(device: Rc<Shared<'d>>, base: u16, msix: bool) -> Self {
-        assert!(device.core.borrow().is_legacy(), "a legacy interface has a contiguous ring");
+        assert!(
+            device.core.borrow().is_legacy(),
+            "a legacy interface has a contiguous ring"
+        );
         let config = if msix { 24 } else { 20 };
-        Self { device, base, config, selected: Rc::default() }
+        Self {
+            device,
+            base,
+            config,
+            selected: Rc::default(),
+        }
     }
 
     fn offset(&self, port: u16) -> usize {
-        port.checked_sub(self.base).expect("a port below the BAR").into()
+        port.checked_sub(self.base)
+            .expect("a port below the BAR")
+            .into()
     }
 
     /// Reads configuration of the width of `into` at `port`.
@@ -47,14 +57,23 @@ impl<'d> FakePorts<'d> {
         let (offset, width) = (self.offset(port), into.len());
         let len = self.device.core.borrow().options.config.len();
         let inside = offset >= self.config && offset + width <= self.config + len;
-        assert!(inside, "{width} bytes read at offset {offset}: no such register");
+        assert!(
+            inside,
+            "{width} bytes read at offset {offset}: no such register"
+        );
         let at = offset - self.config;
-        assert!(at.is_multiple_of(width), "{width} bytes read at {at}: not a field (4.1.3.1)");
+        assert!(
+            at.is_multiple_of(width),
+            "{width} bytes read at {at}: not a field (4.1.3.1)"
+        );
         self.device.core.borrow_mut().read_config(at, into);
     }
 
     fn size(&self) -> u16 {
-        self.device.core.borrow_mut().queue_size(self.selected.get())
+        self.device
+            .core
+            .borrow_mut()
+            .queue_size(self.selected.get())
     }
 
     fn write_address(&self, page: u32) {
@@ -71,7 +90,10 @@ impl<'d> FakePorts<'d> {
 
     fn address(&self) -> u32 {
         let core = self.device.core.borrow();
-        let ring = core.rings.get(usize::from(self.selected.get())).and_then(Option::as_ref);
+        let ring = core
+            .rings
+            .get(usize::from(self.selected.get()))
+            .and_then(Option::as_ref);
         if core.options.refuse_queue {
             return 0;
         }
@@ -133,7 +155,11 @@ unsafe impl IoSpace for FakePorts<'_> {
 
     unsafe fn write32(&self, port: u16, value: u32) {
         match self.offset(port) {
-            4 => self.device.core.borrow_mut().accept(Features::from_bits(value.into())),
+            4 => self
+                .device
+                .core
+                .borrow_mut()
+                .accept(Features::from_bits(value.into())),
             8 => self.write_address(value),
             offset => panic!("32 bits written at offset {offset}"),
         }

@@ -26,6 +26,7 @@ pub struct Chain<'d> {
     buffers: Vec<Buffer>,
     /// Which of the ring's descriptors it takes.
     descriptors: Vec<u16>,
+    indirect: bool,
 }
 
 impl Chain<'_> {
@@ -44,6 +45,11 @@ impl Chain<'_> {
         self.descriptors.len()
     }
 
+    /// Whether it came in a table of indirect descriptors.
+    pub fn is_indirect(&self) -> bool {
+        self.indirect
+    }
+
     /// All bytes that the device may read.
     pub fn readable(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -58,7 +64,11 @@ impl Chain<'_> {
 
     /// How many bytes the device may write.
     pub fn writable(&self) -> u32 {
-        self.buffers.iter().filter(|buffer| buffer.writable).map(|buffer| buffer.len).sum()
+        self.buffers
+            .iter()
+            .filter(|buffer| buffer.writable)
+            .map(|buffer| buffer.len)
+            .sum()
     }
 
     /// Writes `bytes` from byte `offset` of the writable part on; what does not
@@ -78,7 +88,9 @@ impl Chain<'_> {
 
     /// Whether all of its buffers are in memory that is allocated.
     pub(super) fn is_shared(&self) -> bool {
-        self.buffers.iter().all(|buffer| self.dma.is_shared(buffer.address, buffer.len as usize))
+        self.buffers
+            .iter()
+            .all(|buffer| self.dma.is_shared(buffer.address, buffer.len as usize))
     }
 }
 
@@ -169,7 +181,10 @@ impl<'d> DeviceRing<'d> {
         let idx = self.load(self.at.driver + 2, Ordering::Acquire);
         let waiting = idx.wrapping_sub(self.last_avail);
         if waiting > self.size {
-            self.violation(format!("avail.idx went from {} to {idx} (2.7.6.1)", self.last_avail));
+            self.violation(format!(
+                "avail.idx went from {} to {idx} (2.7.6.1)",
+                self.last_avail
+            ));
             return 0;
         }
         waiting
@@ -207,27 +222,45 @@ impl<'d> DeviceRing<'d> {
         // writes no descriptor of an available request.
         let bytes = unsafe { from.read_volatile() };
         let part = |from: usize, len: usize| {
-            bytes[from..from + len].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+            bytes[from..from + len]
+                .iter()
+                .rev()
+                .fold(0, |value, &byte| value << 8 | u64::from(byte))
         };
         let flags = part(12, 2) as u16;
         let writable = flags & WRITE != 0;
-        (Buffer { address: part(0, 8), len: part(8, 4) as u32, writable }, flags, part(14, 2) as u16)
+        (
+            Buffer {
+                address: part(0, 8),
+                len: part(8, 4) as u32,
+                writable,
+            },
+            flags,
+            part(14, 2) as u16,
+        )
     }
 
     /// Follows a request's descriptors, and checks them.
     fn walk(&self, head: u16) -> Result<Chain<'d>, String> {
-        let mut chain =
-            Chain { dma: self.dma, head, buffers: Vec::new(), descriptors: Vec::new() };
+        let mut chain = Chain {
+            dma: self.dma,
+            head,
+            buffers: Vec::new(),
+            descriptors: Vec::new(),
+            indirect: false,
+        };
         let (mut table, mut len, mut index) = (self.at.descriptors, self.size, head);
-        let mut nested = false;
-        let others: BTreeSet<u16> =
-            self.taken.values().flat_map(|chain| chain.descriptors.iter().copied()).collect();
+        let others: BTreeSet<u16> = self
+            .taken
+            .values()
+            .flat_map(|chain| chain.descriptors.iter().copied())
+            .collect();
         loop {
             if index >= len {
                 return Err(format!("descriptor {index} of a table of {len}"));
             }
             let (buffer, flags, next) = self.descriptor(table, index);
-            if !nested {
+            if !chain.indirect {
                 if others.contains(&index) || chain.descriptors.contains(&index) {
                     return Err(format!("descriptor {index} is in use already"));
                 }
@@ -237,14 +270,19 @@ impl<'d> DeviceRing<'d> {
                 return Err(format!("descriptor flags {flags:#x} (2.7.5)"));
             }
             if flags & INDIRECT != 0 {
-                if !self.indirect || nested || flags & NEXT != 0 || !chain.buffers.is_empty() {
-                    return Err(format!("an indirect descriptor, flags {flags:#x} (2.7.5.3.1)"));
+                if !self.indirect || chain.indirect || flags & NEXT != 0 {
+                    return Err(format!(
+                        "an indirect descriptor, flags {flags:#x} (2.7.5.3.1)"
+                    ));
                 }
                 if buffer.len == 0 || !buffer.len.is_multiple_of(16) {
-                    return Err(format!("an indirect table of {} bytes (2.7.5.3)", buffer.len));
+                    return Err(format!(
+                        "an indirect table of {} bytes (2.7.5.3)",
+                        buffer.len
+                    ));
                 }
+                chain.indirect = true;
                 (table, len, index) = (buffer.address, (buffer.len / 16) as u16, 0);
-                nested = true;
                 continue;
             }
             if !self.dma.is_shared(buffer.address, buffer.len as usize) || buffer.len == 0 {
@@ -255,7 +293,10 @@ impl<'d> DeviceRing<'d> {
             }
             chain.buffers.push(buffer);
             if chain.buffers.len() > self.size.into() {
-                return Err(format!("longer than the queue of {} (2.7.5.3.1)", self.size));
+                return Err(format!(
+                    "longer than the queue of {} (2.7.5.3.1)",
+                    self.size
+                ));
             }
             if flags & NEXT == 0 {
                 return Ok(chain);

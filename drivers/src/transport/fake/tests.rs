@@ -11,7 +11,9 @@ use crate::virtio::{Init, Polls};
 /// One violation was noted, and it says `what`.
 fn noted(device: &FakeDevice, what: &str) {
     let violations = device.violations();
-    let [only] = &violations[..] else { panic!("not one violation: {violations:?}") };
+    let [only] = &violations[..] else {
+        panic!("not one violation: {violations:?}")
+    };
     assert!(only.contains(what), "{only}");
 }
 
@@ -19,7 +21,11 @@ fn set(transport: &mut FakeTransport, bits: u8) {
     transport.set_status(DeviceStatus::from_bits_retain(bits));
 }
 
-const AT: RingAddresses = RingAddresses { descriptors: 0, driver: 0x1000, device: 0x2000 };
+const AT: RingAddresses = RingAddresses {
+    descriptors: 0,
+    driver: 0x1000,
+    device: 0x2000,
+};
 
 #[test]
 fn steps_out_of_order() {
@@ -99,7 +105,11 @@ fn doorbells_and_memory() {
     transport.reset(&mut Polls(1)).unwrap();
     noted(&device, "request's memory was freed");
     device.finish(0, &chain, 0);
-    assert_eq!(queue.pop(), Ok(None), "a device that was reset writes nothing");
+    assert_eq!(
+        queue.pop(),
+        Ok(None),
+        "a device that was reset writes nothing"
+    );
     queue.notify();
     noted(&device, "without DRIVER_OK");
 }

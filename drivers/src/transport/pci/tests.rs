@@ -43,7 +43,11 @@ fn read(function: FakeFunction) -> Result<Structures, CapabilityError> {
 }
 
 fn at(bar: u8, offset: u32, length: u32) -> Structure {
-    Structure { bar, offset, length }
+    Structure {
+        bar,
+        offset,
+        length,
+    }
 }
 
 #[test]
@@ -92,8 +96,16 @@ fn structures_are_found_as_qemu_lays_them_out() {
     assert_eq!(
         notify,
         [
-            NotifyStructure { at: at(2, 0, 4), multiplier: 0, io: true },
-            NotifyStructure { at: at(4, 0x3000, 0x1000), multiplier: 4, io: false },
+            NotifyStructure {
+                at: at(2, 0, 4),
+                multiplier: 0,
+                io: true
+            },
+            NotifyStructure {
+                at: at(4, 0x3000, 0x1000),
+                multiplier: 4,
+                io: false
+            },
         ],
         "in the device's order (4.1.4.4)"
     );
@@ -122,7 +134,10 @@ fn what_cannot_be_used_is_passed_over() {
     )
     .unwrap();
     assert_eq!(structures.common, None);
-    assert_eq!((structures.isr, structures.device, structures.window), (None, None, None));
+    assert_eq!(
+        (structures.isr, structures.device, structures.window),
+        (None, None, None)
+    );
     assert_eq!(structures.notify().count(), 0);
 
     let twice = device()
@@ -137,14 +152,22 @@ fn more_doorbells_than_are_remembered() {
     let many = (0..6).fold(device(), |device, index| {
         device.capability(9, &longer(2, 4, 0x100 * index, 0x100, index))
     });
-    let multipliers: Vec<_> =
-        read(many).unwrap().notify().map(|notify| notify.multiplier).collect();
+    let multipliers: Vec<_> = read(many)
+        .unwrap()
+        .notify()
+        .map(|notify| notify.multiplier)
+        .collect();
     assert_eq!(multipliers, [0, 1, 2, 3]);
 }
 
 #[test]
 fn a_list_that_goes_round_is_an_error() {
-    let looping = device().capability(9, &capability(1, 4, 0, 0x100)).register(0x40, 0x0110_4009);
+    let looping = device()
+        .capability(9, &capability(1, 4, 0, 0x100))
+        .register(0x40, 0x0110_4009);
     let error = read(looping).unwrap_err();
-    assert!(matches!(error, CapabilityError::Loop { offset: 0x40, .. }), "{error}");
+    assert!(
+        matches!(error, CapabilityError::Loop { offset: 0x40, .. }),
+        "{error}"
+    );
 }

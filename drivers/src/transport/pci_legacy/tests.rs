@@ -3,8 +3,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::*;
 use crate::device::blk::disk::{Disk, FLUSH};
 use crate::device::{Blk, DeviceError};
-use crate::dma::fake::FakeDma;
 use crate::dma::DmaRegion;
+use crate::dma::fake::FakeDma;
 use crate::queue::{SetupError, VirtQueue};
 use crate::transport::fake::{Event, FakeDevice, FakePorts, Options, stepping};
 use crate::transport::{IsrBits, Notify, read_config_u32, read_config_u64};
@@ -41,17 +41,38 @@ fn the_ports_refuse_what_the_interface_does_not_have() {
     let panics = |access: &dyn Fn()| catch_unwind(AssertUnwindSafe(access)).is_err();
     // SAFETY: there are no ports behind this.
     unsafe {
-        assert!(panics(&|| _ = ports.read16(BASE)), "device features are 32 bits");
+        assert!(
+            panics(&|| _ = ports.read16(BASE)),
+            "device features are 32 bits"
+        );
         assert!(panics(&|| ports.write32(BASE, 0)), "and read-only");
-        assert!(panics(&|| ports.write16(BASE + 8, 1)), "the queue address is 32 bits");
-        assert!(panics(&|| ports.write16(BASE + 12, 1)), "the queue size is read-only");
+        assert!(
+            panics(&|| ports.write16(BASE + 8, 1)),
+            "the queue address is 32 bits"
+        );
+        assert!(
+            panics(&|| ports.write16(BASE + 12, 1)),
+            "the queue size is read-only"
+        );
         assert!(panics(&|| _ = ports.read32(BASE + 12)));
-        assert!(panics(&|| ports.write32(BASE + 14, 1)), "queue select is 16 bits");
-        assert!(panics(&|| ports.write16(BASE + 18, 0)), "the status is 8 bits");
+        assert!(
+            panics(&|| ports.write32(BASE + 14, 1)),
+            "queue select is 16 bits"
+        );
+        assert!(
+            panics(&|| ports.write16(BASE + 18, 0)),
+            "the status is 8 bits"
+        );
         assert!(panics(&|| _ = ports.read16(BASE + 18)));
         assert!(panics(&|| _ = ports.read8(BASE - 1)));
-        assert!(panics(&|| _ = ports.read8(BASE + 32)), "behind the configuration");
-        assert!(panics(&|| _ = ports.read32(BASE + 22)), "not a field of 32 bits");
+        assert!(
+            panics(&|| _ = ports.read8(BASE + 32)),
+            "behind the configuration"
+        );
+        assert!(
+            panics(&|| _ = ports.read32(BASE + 22)),
+            "not a field of 32 bits"
+        );
         assert!(panics(&|| _ = ports.notifier(BASE + 14, 0)));
         assert!(panics(&|| _ = ports.isr_status(BASE + 18)));
     }
@@ -70,10 +91,16 @@ fn registers_are_where_the_specification_has_them() {
     assert_eq!(device.features(), Features::EVENT_IDX);
     assert_eq!(legacy.status().bits(), 3, "there is no FEATURES_OK (3.1.2)");
     assert_eq!(legacy.queue_size(0), Ok(QueueSize::Fixed(8)));
-    assert_eq!(legacy.queue_size(1), Err(TransportError::NoQueue { queue: 1 }));
+    assert_eq!(
+        legacy.queue_size(1),
+        Err(TransportError::NoQueue { queue: 1 })
+    );
     device.raise(3);
     assert_eq!(legacy.isr_status().take(), IsrBits::from_bits_truncate(3));
-    assert_eq!((legacy.interface(), legacy.notify_path()), (Interface::PciLegacy, NotifyPath::Pio));
+    assert_eq!(
+        (legacy.interface(), legacy.notify_path()),
+        (Interface::PciLegacy, NotifyPath::Pio)
+    );
 }
 
 #[test]
@@ -81,7 +108,9 @@ fn features_above_31_cannot_be_accepted() {
     let dma = FakeDma::default();
     let device = FakeDevice::new(&dma, options());
     let features = Features::VERSION_1 | RING;
-    let error = transport(&device, false).accept_features(features).unwrap_err();
+    let error = transport(&device, false)
+        .accept_features(features)
+        .unwrap_err();
     assert_eq!(error, TransportError::FeaturesTooWide { features });
     assert_eq!(device.events(), []);
 }
@@ -99,9 +128,17 @@ fn the_configuration_moves_with_msix() {
         assert_eq!(read_config_u32(&legacy, 8, 4), Ok(0x0c0b_0a09));
         assert_eq!(read_config_u32(&legacy, 10, 2), Ok(0x0c0b));
         assert_eq!(read_config_u32(&legacy, 11, 1), Ok(0x0c));
-        let outside = TransportError::ConfigRange { offset: 10, len: 4, available: 12 };
+        let outside = TransportError::ConfigRange {
+            offset: 10,
+            len: 4,
+            available: 12,
+        };
         assert_eq!(read_config_u32(&legacy, 10, 4), Err(outside));
-        let width = TransportError::ConfigRange { offset: 0, len: 3, available: 12 };
+        let width = TransportError::ConfigRange {
+            offset: 0,
+            len: 3,
+            available: 12,
+        };
         assert_eq!(read_config_u32(&legacy, 0, 3), Err(width));
     }
 }
@@ -110,10 +147,19 @@ fn the_configuration_moves_with_msix() {
 fn a_bar_that_is_too_short() {
     let dma = FakeDma::default();
     let device = FakeDevice::new(&dma, options());
-    for (len, msix, ok) in [(19, false, false), (20, false, true), (20, true, false), (24, true, true)] {
+    for (len, msix, ok) in [
+        (19, false, false),
+        (20, false, true),
+        (20, true, false),
+        (24, true, true),
+    ] {
         // SAFETY: there are no ports behind this.
         let io = unsafe { IoRegion::new(device.ports(BASE, msix), BASE, len) }.unwrap();
-        assert_eq!(PciLegacy::new(io, 4, msix).is_ok(), ok, "{len} ports, MSI-X {msix}");
+        assert_eq!(
+            PciLegacy::new(io, 4, msix).is_ok(),
+            ok,
+            "{len} ports, MSI-X {msix}"
+        );
     }
 }
 
@@ -122,8 +168,13 @@ fn a_queue_is_given_by_its_page() {
     // 4.1.5.1.3.1
     let dma = FakeDma::default();
     let device = FakeDevice::new(&dma, options());
-    let mut init =
-        Init::begin(transport(&device, false), RING, Features::NONE, &mut Polls(1)).unwrap();
+    let mut init = Init::begin(
+        transport(&device, false),
+        RING,
+        Features::NONE,
+        &mut Polls(1),
+    )
+    .unwrap();
     let legacy = init.transport();
     let memory = DmaRegion::new(&dma, 8192, 4096).unwrap();
     let at = |offset| RingAddresses {
@@ -134,17 +185,38 @@ fn a_queue_is_given_by_its_page() {
     // SAFETY: no error gives the device the ring, and the ring is empty.
     let mut enable = |queue, size, at| unsafe { legacy.enable_queue(queue, size, &at) };
     let size = TransportError::QueueSize { queue: 0, size: 4 };
-    assert_eq!(enable(0, 4, at(0)).unwrap_err(), size, "the device fixed it");
-    assert_eq!(enable(1, 8, at(0)).unwrap_err(), TransportError::NoQueue { queue: 1 });
+    assert_eq!(
+        enable(0, 4, at(0)).unwrap_err(),
+        size,
+        "the device fixed it"
+    );
+    assert_eq!(
+        enable(1, 8, at(0)).unwrap_err(),
+        TransportError::NoQueue { queue: 1 }
+    );
     let address = memory.address() + 2048;
     let unaligned = TransportError::RingAddress { queue: 0, address };
     assert_eq!(enable(0, 8, at(2048)).unwrap_err(), unaligned);
     // A page number has 32 bits.
-    let far = RingAddresses { descriptors: 1 << 44, driver: 0, device: 0 };
-    let error = TransportError::RingAddress { queue: 0, address: 1 << 44 };
+    let far = RingAddresses {
+        descriptors: 1 << 44,
+        driver: 0,
+        device: 0,
+    };
+    let error = TransportError::RingAddress {
+        queue: 0,
+        address: 1 << 44,
+    };
     assert_eq!(enable(0, 8, far).unwrap_err(), error);
-    let zero = RingAddresses { descriptors: 0, driver: 0, device: 0 };
-    let error = TransportError::RingAddress { queue: 0, address: 0 };
+    let zero = RingAddresses {
+        descriptors: 0,
+        driver: 0,
+        device: 0,
+    };
+    let error = TransportError::RingAddress {
+        queue: 0,
+        address: 0,
+    };
     assert_eq!(enable(0, 8, zero).unwrap_err(), error);
     assert!(!device.events().contains(&Event::Enable(0)));
 }
@@ -153,12 +225,20 @@ fn a_queue_is_given_by_its_page() {
 fn a_queue_in_use_is_not_taken_over() {
     let dma = FakeDma::default();
     let device = FakeDevice::new(&dma, options());
-    let mut init =
-        Init::begin(transport(&device, false), RING, Features::NONE, &mut Polls(1)).unwrap();
+    let mut init = Init::begin(
+        transport(&device, false),
+        RING,
+        Features::NONE,
+        &mut Polls(1),
+    )
+    .unwrap();
     let legacy = init.transport();
     let queue = VirtQueue::new(legacy, 0, 8, 3, RING, &dma).unwrap();
     let error = VirtQueue::new(legacy, 0, 8, 3, RING, &dma).unwrap_err();
-    assert_eq!(error, SetupError::Transport(TransportError::QueueInUse { queue: 0 }));
+    assert_eq!(
+        error,
+        SetupError::Transport(TransportError::QueueInUse { queue: 0 })
+    );
     assert!(!device.rang(0));
     let _transport = init.finish();
     queue.notifier().notify();
@@ -171,7 +251,13 @@ fn a_disk_session() {
         let dma = FakeDma::default();
         let mut disk = Disk::new(64);
         let layout = RingLayout::Contiguous { align: 4096 };
-        let device = FakeDevice::new(&dma, Options { layout, ..disk.options(FLUSH | ring, 64) });
+        let device = FakeDevice::new(
+            &dma,
+            Options {
+                layout,
+                ..disk.options(FLUSH | ring, 64)
+            },
+        );
         // SAFETY: there are no ports behind this.
         let io = unsafe { IoRegion::new(device.ports(BASE, msix), BASE, 128) }.unwrap();
         let legacy = PciLegacy::new(io, 2, msix).unwrap();
@@ -202,7 +288,11 @@ fn a_size_that_changes_while_it_is_looked_at() {
     let dma = FakeDma::default();
     let disk = Disk::new(64);
     let layout = RingLayout::Contiguous { align: 4096 };
-    let options = Options { layout, fickle: true, ..disk.options(FLUSH, 8) };
+    let options = Options {
+        layout,
+        fickle: true,
+        ..disk.options(FLUSH, 8)
+    };
     let device = FakeDevice::new(&dma, options);
     // SAFETY: there are no ports behind this.
     let io = unsafe { IoRegion::new(device.ports(BASE, false), BASE, 128) }.unwrap();

@@ -73,7 +73,9 @@ impl Registers {
 // than the transports in these tests.
 unsafe impl MapMmio for Registers {
     fn map(&self, address: u64, len: u64) -> Result<NonNull<u8>, MapError> {
-        let offset = address.checked_sub(BAR4).filter(|offset| offset + len <= LEN as u64);
+        let offset = address
+            .checked_sub(BAR4)
+            .filter(|offset| offset + len <= LEN as u64);
         let offset = offset.ok_or(MapError { address, len })?;
         Ok(NonNull::new(self.at::<u8>(offset as usize)).unwrap())
     }
@@ -90,7 +92,11 @@ struct Bells {
 impl Bells {
     fn new(function: FakeFunction) -> Self {
         let pci = FakePci::new().with(1, 0, function);
-        Self { pci, asked: Cell::new(None), cell: UnsafeCell::new(!0) }
+        Self {
+            pci,
+            asked: Cell::new(None),
+            cell: UnsafeCell::new(!0),
+        }
     }
 
     fn rung(&self) -> u32 {
@@ -217,9 +223,15 @@ fn a_queue_is_given_by_three_addresses() {
     // 4.1.5.1.3
     let (bells, registers) = (Bells::new(ordinary()), Registers::new());
     let mut modern = start(&bells, &registers, NotifyChoice::Preferred).unwrap();
-    assert_eq!((modern.interface(), modern.device_type()), (Interface::PciModern, 2));
+    assert_eq!(
+        (modern.interface(), modern.device_type()),
+        (Interface::PciModern, 2)
+    );
     assert_eq!(modern.queue_size(2), Ok(QueueSize::UpTo(16)));
-    assert_eq!(modern.queue_size(3), Err(TransportError::NoQueue { queue: 3 }));
+    assert_eq!(
+        modern.queue_size(3),
+        Err(TransportError::NoQueue { queue: 3 })
+    );
     let error = enable(&mut modern, 2, 32).unwrap_err();
     assert_eq!(error, TransportError::QueueSize { queue: 2, size: 32 });
     assert_eq!(registers.read::<u16>(common::QUEUE_ENABLE), 0);
@@ -234,7 +246,10 @@ fn a_queue_is_given_by_three_addresses() {
     let error = enable(&mut modern, 2, 8).unwrap_err();
     assert_eq!(error, TransportError::QueueInUse { queue: 2 });
     registers.write(common::QUEUE_SIZE, 0u16);
-    assert_eq!(modern.queue_size(1), Err(TransportError::NoQueue { queue: 1 }));
+    assert_eq!(
+        modern.queue_size(1),
+        Err(TransportError::NoQueue { queue: 1 })
+    );
 }
 
 #[test]
@@ -245,7 +260,11 @@ fn configuration_and_isr_status_are_where_the_capabilities_say() {
     let modern = start(&bells, &registers, NotifyChoice::Preferred).unwrap();
     assert_eq!(read_config_u64(&modern, 0), Ok(0x0123_4567_89ab_cdef));
     assert_eq!(read_config_u32(&modern, 2, 2), Ok(0x89ab));
-    let error = TransportError::ConfigRange { offset: 0xffe, len: 4, available: 0x1000 };
+    let error = TransportError::ConfigRange {
+        offset: 0xffe,
+        len: 4,
+        available: 0x1000,
+    };
     assert_eq!(read_config_u32(&modern, 0xffe, 4), Err(error));
     assert_eq!(modern.isr_status().take().bits(), 3);
 }
@@ -258,7 +277,11 @@ fn a_device_without_configuration() {
         .capability(9, &longer(2, 4, NOTIFY, 0x1000, 4));
     let (bells, registers) = (Bells::new(function), Registers::new());
     let modern = start(&bells, &registers, NotifyChoice::Preferred).unwrap();
-    let error = TransportError::ConfigRange { offset: 0, len: 4, available: 0 };
+    let error = TransportError::ConfigRange {
+        offset: 0,
+        len: 4,
+        available: 0,
+    };
     assert_eq!(read_config_u32(&modern, 0, 4), Err(error));
 }
 
@@ -266,7 +289,9 @@ fn a_device_without_configuration() {
 fn a_structure_that_is_missing_or_malformed_is_named() {
     let notify = longer(2, 4, NOTIFY, 0x1000, 4);
     let with = |kind, bar, offset, length| {
-        bare().capability(9, &capability(kind, bar, offset, length)).capability(9, &notify)
+        bare()
+            .capability(9, &capability(kind, bar, offset, length))
+            .capability(9, &notify)
     };
     let missing = |kind| PciError::NoStructure { kind };
     assert_eq!(refused(with(3, 4, ISR, 1)), missing("common configuration"));
@@ -275,14 +300,22 @@ fn a_structure_that_is_missing_or_malformed_is_named() {
     // 4.1.4.3: version 1.0 ends with `queue_device`, 56 bytes.
     let malformed = |offset, length| PciError::Malformed {
         kind: "common configuration",
-        at: Structure { bar: 4, offset, length },
+        at: Structure {
+            bar: 4,
+            offset,
+            length,
+        },
     };
     assert_eq!(refused(with(1, 4, COMMON, 55)), malformed(COMMON, 55));
     // 4.1.4.3.1: the offset is a multiple of 4.
     assert_eq!(refused(with(1, 4, 2, 0x1000)), malformed(2, 0x1000));
     let isr = PciError::Malformed {
         kind: "ISR status",
-        at: Structure { bar: 4, offset: ISR, length: 0 },
+        at: Structure {
+            bar: 4,
+            offset: ISR,
+            length: 0,
+        },
     };
     let short = with(1, 4, COMMON, 56).capability(9, &capability(3, 4, ISR, 0));
     assert_eq!(refused(short), isr);
@@ -290,9 +323,17 @@ fn a_structure_that_is_missing_or_malformed_is_named() {
     let unassigned = ordinary().at(4, 0);
     assert_eq!(refused(unassigned), PciError::Unassigned { bar: 4 });
     let elsewhere = ordinary().at(4, 2 * BAR4);
-    assert!(matches!(refused(elsewhere), PciError::Map(MapError { address, .. }) if address == 2 * BAR4));
+    assert!(
+        matches!(refused(elsewhere), PciError::Map(MapError { address, .. }) if address == 2 * BAR4)
+    );
     let other = FakeFunction::endpoint(0x1b36, 5);
-    assert_eq!(refused(other), PciError::NotVirtio { vendor: 0x1b36, device: 5 });
+    assert_eq!(
+        refused(other),
+        PciError::NotVirtio {
+            vendor: 0x1b36,
+            device: 5
+        }
+    );
 }
 
 #[test]
@@ -304,7 +345,10 @@ fn the_shortest_and_a_longer_common_configuration() {
             .capability(9, &capability(3, 4, ISR, 1))
             .capability(9, &longer(2, 4, NOTIFY, 2, 0));
         let (bells, registers) = (Bells::new(function), Registers::new());
-        assert!(start(&bells, &registers, NotifyChoice::Preferred).is_ok(), "{length}");
+        assert!(
+            start(&bells, &registers, NotifyChoice::Preferred).is_ok(),
+            "{length}"
+        );
     }
 }
 

@@ -15,7 +15,11 @@ const WANTED: Features = Features::EVENT_IDX.union(Features::INDIRECT_DESC);
 
 fn legacy(features: Features) -> Options {
     let layout = RingLayout::Contiguous { align: 4096 };
-    Options { layout, features, ..Options::default() }
+    Options {
+        layout,
+        features,
+        ..Options::default()
+    }
 }
 
 fn begin<T: Transport>(transport: T, required: Features) -> Result<Init<T>, InitError> {
@@ -27,7 +31,13 @@ fn the_steps_are_in_order() {
     // 3.1.1
     let dma = FakeDma::default();
     let offered = Features::VERSION_1 | Features::EVENT_IDX | Features::from_bits(0xff);
-    let device = FakeDevice::new(&dma, Options { features: offered, ..Options::default() });
+    let device = FakeDevice::new(
+        &dma,
+        Options {
+            features: offered,
+            ..Options::default()
+        },
+    );
     device.leave_status(ACKNOWLEDGE | DRIVER | DRIVER_OK);
     let init = begin(device.transport(), Features::NONE).unwrap();
     // 6.1: VERSION_1 is accepted where it is offered, whoever wants it.
@@ -67,7 +77,10 @@ fn a_driver_that_gives_up_resets_the_device_and_says_so() {
     drop(begin(device.transport(), Features::NONE).unwrap());
     assert_eq!(device.status().bits(), FAILED);
     let events = device.events();
-    assert_eq!(events[events.len() - 2..], [Event::Status(0), Event::Status(FAILED)]);
+    assert_eq!(
+        events[events.len() - 2..],
+        [Event::Status(0), Event::Status(FAILED)]
+    );
 }
 
 #[test]
@@ -78,18 +91,34 @@ fn missing_features_are_named() {
     let missing = Features::from_bits(1 << 5 | 1 << 40);
     let error = begin(device.transport(), missing | Features::VERSION_1).unwrap_err();
     assert_eq!(error, InitError::MissingFeatures { missing });
-    assert_eq!(std::format!("{error}"), "the device does not offer the features 0x10000000020");
+    assert_eq!(
+        std::format!("{error}"),
+        "the device does not offer the features 0x10000000020"
+    );
     assert_eq!(device.status().bits(), FAILED);
-    assert!(!device.events().iter().any(|event| matches!(event, Event::Accept(_))));
+    assert!(
+        !device
+            .events()
+            .iter()
+            .any(|event| matches!(event, Event::Accept(_)))
+    );
 }
 
 #[test]
 fn features_that_the_device_refuses() {
     // 3.1.1, step 6
     let dma = FakeDma::default();
-    let device = FakeDevice::new(&dma, Options { refuse_features: true, ..Options::default() });
+    let device = FakeDevice::new(
+        &dma,
+        Options {
+            refuse_features: true,
+            ..Options::default()
+        },
+    );
     let error = begin(device.transport(), Features::NONE).unwrap_err();
-    let refused = TransportError::FeaturesRefused { features: Features::VERSION_1 };
+    let refused = TransportError::FeaturesRefused {
+        features: Features::VERSION_1,
+    };
     assert_eq!(error, InitError::Transport(refused));
     assert_eq!(device.status().bits(), FAILED);
 }
@@ -98,29 +127,58 @@ fn features_that_the_device_refuses() {
 fn a_reset_is_waited_for() {
     // 2.4.2
     let dma = FakeDma::default();
-    let device = FakeDevice::new(&dma, Options { reset_reads: 50, ..Options::default() });
+    let device = FakeDevice::new(
+        &dma,
+        Options {
+            reset_reads: 50,
+            ..Options::default()
+        },
+    );
     device.leave_status(0x4f);
     let _transport = begin(device.transport(), Features::NONE).unwrap().finish();
-    let statuses: Vec<_> =
-        device.events().into_iter().filter(|event| matches!(event, Event::Status(_))).collect();
-    assert_eq!(statuses[..2], [Event::Status(0), Event::Status(ACKNOWLEDGE)]);
+    let statuses: Vec<_> = device
+        .events()
+        .into_iter()
+        .filter(|event| matches!(event, Event::Status(_)))
+        .collect();
+    assert_eq!(
+        statuses[..2],
+        [Event::Status(0), Event::Status(ACKNOWLEDGE)]
+    );
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "100,000 looks at the status take minutes")]
 fn a_reset_that_does_not_end() {
     let dma = FakeDma::default();
-    let device = FakeDevice::new(&dma, Options { reset_reads: u32::MAX, ..Options::default() });
+    let device = FakeDevice::new(
+        &dma,
+        Options {
+            reset_reads: u32::MAX,
+            ..Options::default()
+        },
+    );
     device.leave_status(0x4f);
     let error = begin(device.transport(), Features::NONE).unwrap_err();
-    assert_eq!(error, InitError::Transport(TransportError::ResetTimeout { status: 0x4f }));
+    assert_eq!(
+        error,
+        InitError::Transport(TransportError::ResetTimeout { status: 0x4f })
+    );
     assert_eq!(device.status().bits(), 0x4f | FAILED);
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "100,000 looks at the status take minutes")]
 fn whether_a_device_did_reset_is_known() {
     let dma = FakeDma::default();
     for (reset_reads, resets) in [(0, true), (1000, true), (u32::MAX, false)] {
-        let device = FakeDevice::new(&dma, Options { reset_reads, ..Options::default() });
+        let device = FakeDevice::new(
+            &dma,
+            Options {
+                reset_reads,
+                ..Options::default()
+            },
+        );
         device.leave_status(0x0f);
         assert_eq!(retire(&mut device.transport()), resets);
         device.leave_status(0x0f);

@@ -6,7 +6,10 @@ use super::*;
 fn another_device_is_left_alone() {
     let dma = FakeDma::default();
     let rig = Rig::new(&dma, MODERN, |options| options.device_type = 4);
-    let error = DeviceError::WrongType { expected: 2, found: 4 };
+    let error = DeviceError::WrongType {
+        expected: 2,
+        found: 4,
+    };
     assert_eq!(rig.start().unwrap_err(), error);
     assert_eq!(rig.device.events(), []);
 }
@@ -27,12 +30,19 @@ fn a_configuration_that_cannot_be() {
         (SIZE_MAX, 8, 511, "size_max"),
     ] {
         let rig = Rig::new(&dma, MODERN | features, wrong(offset, value));
-        let error = DeviceError::Config { field, value: value.into() };
+        let error = DeviceError::Config {
+            field,
+            value: value.into(),
+        };
         assert_eq!(rig.start().unwrap_err(), error);
         assert_eq!(rig.device.status(), DeviceStatus::FAILED);
     }
     let rig = Rig::new(&dma, MODERN, |options| options.config.truncate(7));
-    let error = TransportError::ConfigRange { offset: 0, len: 8, available: 7 };
+    let error = TransportError::ConfigRange {
+        offset: 0,
+        len: 8,
+        available: 7,
+    };
     assert_eq!(rig.start().unwrap_err(), DeviceError::Transport(error));
     assert_eq!(dma.live(), 0);
 }
@@ -44,8 +54,10 @@ fn a_device_that_does_not_come_up_is_given_up() {
     let rig = Rig::new(&dma, MODERN, |options| options.queues[0] = 0);
     let error = rig.start().unwrap_err();
     assert!(
-        matches!(error, DeviceError::Transport(TransportError::NoQueue { queue: 0 }))
-            || error == DeviceError::Setup(no_queue)
+        matches!(
+            error,
+            DeviceError::Transport(TransportError::NoQueue { queue: 0 })
+        ) || error == DeviceError::Setup(no_queue)
     );
     assert_eq!(rig.device.status(), DeviceStatus::FAILED);
 
@@ -66,7 +78,10 @@ fn without_memory_a_device_does_not_come_up_and_nothing_leaks() {
         match rig.start() {
             Ok(mut blk) => {
                 let mut large = vec![0; 32 * SECTOR];
-                let error = DmaError { size: 32 * SECTOR, align: SECTOR };
+                let error = DmaError {
+                    size: 32 * SECTOR,
+                    align: SECTOR,
+                };
                 let result = blk.read(0, &mut large, &mut rig.wait());
                 assert_eq!(result, Err(DeviceError::Dma(error)));
             }
@@ -94,9 +109,21 @@ fn a_request_that_fails() {
     for (status, error) in [
         (1, DeviceError::Io),
         (2, DeviceError::Unsupported),
-        (3, DeviceError::BadAnswer { status: 3, written: 513 }),
+        (
+            3,
+            DeviceError::BadAnswer {
+                status: 3,
+                written: 513,
+            },
+        ),
         // What the driver put there: none was written.
-        (0xff, DeviceError::BadAnswer { status: 0xff, written: 513 }),
+        (
+            0xff,
+            DeviceError::BadAnswer {
+                status: 0xff,
+                written: 513,
+            },
+        ),
     ] {
         rig.disk.borrow_mut().status = status;
         assert_eq!(blk.read(0, &mut [0; SECTOR], &mut rig.wait()), Err(error));
@@ -115,7 +142,10 @@ fn a_status_of_an_earlier_request_is_not_taken_for_this_ones() {
     let chain = rig.device.take(0).unwrap();
     // The device writes no status.
     rig.device.finish(0, &chain, 1);
-    let error = DeviceError::BadAnswer { status: 0xff, written: 1 };
+    let error = DeviceError::BadAnswer {
+        status: 0xff,
+        written: 1,
+    };
     assert_eq!(blk.poll().unwrap().unwrap().result, Err(error));
 }
 
@@ -126,9 +156,15 @@ fn a_short_read_is_no_success() {
     let rig = Rig::new(&dma, MODERN, |_| ());
     let mut blk = rig.start().unwrap();
     rig.disk.borrow_mut().short = 1;
-    let error = DeviceError::BadAnswer { status: 0, written: 512 };
+    let error = DeviceError::BadAnswer {
+        status: 0,
+        written: 512,
+    };
     assert_eq!(blk.read(0, &mut [0; SECTOR], &mut rig.wait()), Err(error));
-    let error = DeviceError::BadAnswer { status: 0, written: 0 };
+    let error = DeviceError::BadAnswer {
+        status: 0,
+        written: 0,
+    };
     assert_eq!(blk.flush(&mut rig.wait()), Err(error));
 }
 
@@ -185,11 +221,27 @@ fn after(lie: Lie, expected: DeviceError) {
 fn a_device_that_lies_is_given_up() {
     let queue = DeviceError::Queue;
     after(Lie::Id(16), queue(QueueError::UsedId { id: 16 }));
-    after(Lie::Id(0x1_0003), queue(QueueError::UsedId { id: 0x1_0003 }));
+    after(
+        Lie::Id(0x1_0003),
+        queue(QueueError::UsedId { id: 0x1_0003 }),
+    );
     after(Lie::Id(1), queue(QueueError::UsedId { id: 1 }));
     after(Lie::Replay, queue(QueueError::UsedId { id: 3 }));
-    after(Lie::Longer(1), queue(QueueError::UsedLength { written: 514, writable: 513 }));
-    after(Lie::IndexAhead(3), queue(QueueError::UsedIndex { index: 3, seen: 0, in_flight: 2 }));
+    after(
+        Lie::Longer(1),
+        queue(QueueError::UsedLength {
+            written: 514,
+            writable: 513,
+        }),
+    );
+    after(
+        Lie::IndexAhead(3),
+        queue(QueueError::UsedIndex {
+            index: 3,
+            seen: 0,
+            in_flight: 2,
+        }),
+    );
 }
 
 #[test]
@@ -197,7 +249,10 @@ fn a_device_that_does_not_answer_is_given_up() {
     let dma = FakeDma::default();
     let rig = Rig::new(&dma, MODERN, |options| options.lie = Some(Lie::Silent));
     let mut blk = rig.start().unwrap();
-    assert_eq!(blk.read(0, &mut [0; SECTOR], &mut rig.wait()), Err(DeviceError::Timeout));
+    assert_eq!(
+        blk.read(0, &mut [0; SECTOR], &mut rig.wait()),
+        Err(DeviceError::Timeout)
+    );
     assert_eq!(rig.device.status(), DeviceStatus::FAILED);
     assert_eq!(dma.live(), 2, "notes, envelopes");
     let broken = Err(DeviceError::Queue(QueueError::Broken));
@@ -225,6 +280,7 @@ fn memory_in_flight_is_freed_after_the_reset_and_not_before() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "100,000 looks at the status take minutes")]
 fn memory_of_a_device_that_does_not_reset_is_never_freed() {
     for fails_first in [false, true] {
         let dma = FakeDma::default();

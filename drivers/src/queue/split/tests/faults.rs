@@ -53,7 +53,13 @@ fn a_request_that_comes_back_twice() {
     let mut rig = two_in_flight(&dma, DIRECT);
     rig.device.finish(3, 0);
     rig.device.publish(3, 0);
-    assert_eq!(rig.ring.pop(), Ok(Some(Used { token: Token(3), written: 0 })));
+    assert_eq!(
+        rig.ring.pop(),
+        Ok(Some(Used {
+            token: Token(3),
+            written: 0
+        }))
+    );
     breaks(&mut rig, QueueError::UsedId { id: 3 });
 }
 
@@ -64,11 +70,23 @@ fn a_length_that_is_more_than_was_writable() {
     for written in [33, 48, u32::MAX] {
         let mut rig = two_in_flight(&dma, DIRECT);
         rig.device.publish(0, written);
-        breaks(&mut rig, QueueError::UsedLength { written, writable: 32 });
+        breaks(
+            &mut rig,
+            QueueError::UsedLength {
+                written,
+                writable: 32,
+            },
+        );
     }
     let mut rig = two_in_flight(&dma, DIRECT);
     rig.device.publish(0, 32);
-    assert_eq!(rig.ring.pop(), Ok(Some(Used { token: Token(0), written: 32 })));
+    assert_eq!(
+        rig.ring.pop(),
+        Ok(Some(Used {
+            token: Token(0),
+            written: 32
+        }))
+    );
 }
 
 #[test]
@@ -78,7 +96,13 @@ fn a_legacy_devices_length_is_cut_to_what_was_writable() {
     for (says, written) in [(48, 32), (u32::MAX, 32), (7, 7)] {
         let mut rig = two_in_flight(&dma, Features::NONE);
         rig.device.publish(3, says);
-        assert_eq!(rig.ring.pop(), Ok(Some(Used { token: Token(3), written })));
+        assert_eq!(
+            rig.ring.pop(),
+            Ok(Some(Used {
+                token: Token(3),
+                written
+            }))
+        );
     }
 }
 
@@ -88,14 +112,28 @@ fn an_index_that_runs_ahead() {
     for index in [3, 8, 9, 0x8000, 0xffff] {
         let mut rig = two_in_flight(&dma, DIRECT);
         rig.device.show_used_idx(index);
-        breaks(&mut rig, QueueError::UsedIndex { index, seen: 0, in_flight: 2 });
+        breaks(
+            &mut rig,
+            QueueError::UsedIndex {
+                index,
+                seen: 0,
+                in_flight: 2,
+            },
+        );
     }
     // Two were in flight, one of them is back: one more may be.
     let mut rig = two_in_flight(&dma, DIRECT);
     rig.device.finish(0, 0);
     rig.ring.pop().unwrap().unwrap();
     rig.device.show_used_idx(3);
-    breaks(&mut rig, QueueError::UsedIndex { index: 3, seen: 1, in_flight: 1 });
+    breaks(
+        &mut rig,
+        QueueError::UsedIndex {
+            index: 3,
+            seen: 1,
+            in_flight: 1,
+        },
+    );
 }
 
 #[test]
@@ -103,7 +141,14 @@ fn an_answer_to_nothing() {
     let dma = FakeDma::default();
     let mut rig = Rig::new(&dma, 8, 0, DIRECT);
     rig.device.publish(0, 0);
-    breaks(&mut rig, QueueError::UsedIndex { index: 1, seen: 0, in_flight: 0 });
+    breaks(
+        &mut rig,
+        QueueError::UsedIndex {
+            index: 1,
+            seen: 0,
+            in_flight: 0,
+        },
+    );
 }
 
 #[test]
@@ -114,7 +159,12 @@ fn what_a_device_writes_into_descriptors_is_not_believed() {
     let table = dma.cpu_pointer(rig.ring.addresses().descriptors, 8 * 16);
     for index in 0..8 {
         // SAFETY: inside the table; the driver does not read it.
-        unsafe { table.add(16 * index + 12).cast::<[u16; 2]>().write([1, index as u16]) };
+        unsafe {
+            table
+                .add(16 * index + 12)
+                .cast::<[u16; 2]>()
+                .write([1, index as u16])
+        };
     }
     for head in [0, 3] {
         rig.device.finish(head, 0);

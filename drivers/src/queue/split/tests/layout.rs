@@ -18,7 +18,10 @@ fn parts_are_aligned_and_do_not_overlap() {
         let (layout, n) = (Layout::new(size, RingLayout::Separate), usize::from(size));
         assert_eq!(layout.avail, 16 * n);
         assert!(layout.used >= layout.avail + 6 + 2 * n && layout.used.is_multiple_of(4));
-        assert!(layout.used < layout.avail + 6 + 2 * n + 4, "no more padding than needed");
+        assert!(
+            layout.used < layout.avail + 6 + 2 * n + 4,
+            "no more padding than needed"
+        );
         assert!(layout.len >= layout.used + 6 + 8 * n);
     }
 }
@@ -51,7 +54,10 @@ fn a_legacy_queue_starts_with_a_page_and_is_contiguous() {
         assert_eq!(at.driver, at.descriptors + 16 * u64::from(size));
         assert_eq!((at.device - at.descriptors) % 4096, 0);
         let len = virtq_size(size.into(), 4096);
-        assert!(dma.is_shared(at.descriptors, len), "all of it is allocated (2.7.2)");
+        assert!(
+            dma.is_shared(at.descriptors, len),
+            "all of it is allocated (2.7.2)"
+        );
     }
 }
 
@@ -72,7 +78,11 @@ fn a_ring_starts_empty() {
 fn without_memory_there_is_no_ring_and_no_leak() {
     let dma = FakeDma::default();
     // SAFETY: no device was told of the ring.
-    unsafe { SplitRing::new(8, LEGACY, 3, INDIRECT, &dma).unwrap().release() };
+    unsafe {
+        SplitRing::new(8, LEGACY, 3, INDIRECT, &dma)
+            .unwrap()
+            .release()
+    };
     assert_eq!(dma.live(), 0);
     let mut failures = 0;
     for budget in (0..16384).step_by(128) {

@@ -11,7 +11,9 @@ fn reference(event: u16, new: u16, old: u16) -> bool {
 #[test]
 fn an_event_is_met_exactly_when_a_step_passes_it() {
     // 2.7.10
-    let edges = [0, 1, 2, 0x7ffe, 0x7fff, 0x8000, 0x8001, 0xfffd, 0xfffe, 0xffff];
+    let edges = [
+        0, 1, 2, 0x7ffe, 0x7fff, 0x8000, 0x8001, 0xfffd, 0xfffe, 0xffff,
+    ];
     let edges = if cfg!(miri) { &edges[..2] } else { &edges[..] };
     for &event in edges {
         for &new in edges {
@@ -49,7 +51,10 @@ fn indices_wrap() {
             for _ in 0..batch {
                 rig.add(&[true]).unwrap();
             }
-            assert!(rig.ring.needs_notification(), "a doorbell is lost after {requests}");
+            assert!(
+                rig.ring.needs_notification(),
+                "a doorbell is lost after {requests}"
+            );
             for request in requests..requests + batch {
                 rig.serve(request % 17);
                 let used = rig.ring.pop().unwrap().expect("it was finished");
@@ -80,11 +85,16 @@ fn a_batch_that_spans_the_wrap_meets_each_event_in_it_and_no_other() {
         let mut rig = Rig::new(&dma, 8, 0, EVENT_IDX);
         advance(&mut rig, first);
         // From two entries before the batch of 6 to four behind it.
-        rig.device.ask_at(first.wrapping_add(offset).wrapping_sub(2));
+        rig.device
+            .ask_at(first.wrapping_add(offset).wrapping_sub(2));
         for _ in 0..6 {
             rig.add(&[true]).unwrap();
         }
-        assert_eq!(rig.ring.needs_notification(), (2..8).contains(&offset), "offset {offset}");
+        assert_eq!(
+            rig.ring.needs_notification(),
+            (2..8).contains(&offset),
+            "offset {offset}"
+        );
         assert!(!rig.ring.needs_notification(), "once is enough");
     }
 }
@@ -200,7 +210,11 @@ fn no_doorbell_is_lost_between_two_processors() {
     const REQUESTS: u32 = if cfg!(miri) { 20 } else { 10_000 };
     let dma = FakeDma::default();
     for features in [DIRECT, EVENT_IDX] {
-        let Rig { mut ring, mut device, data } = Rig::new(&dma, 8, 0, features);
+        let Rig {
+            mut ring,
+            mut device,
+            data,
+        } = Rig::new(&dma, 8, 0, features);
         let (bell, stop) = (AtomicBool::new(true), AtomicBool::new(false));
         let rung = AtomicU64::new(0);
         let finished = std::thread::scope(|scope| {
@@ -240,7 +254,12 @@ fn no_doorbell_is_lost_between_two_processors() {
             stop.store(true, Ordering::SeqCst);
             done
         });
-        assert_eq!(finished, REQUESTS, "a doorbell was lost: {} were rung", rung.into_inner());
+        assert_eq!(
+            finished,
+            REQUESTS,
+            "a doorbell was lost: {} were rung",
+            rung.into_inner()
+        );
         assert_eq!(device.violations, [""; 0]);
     }
 }
