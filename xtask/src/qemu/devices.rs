@@ -19,7 +19,7 @@ use super::{Devices, Files, Machine, Options, escape};
 /// How many disks the default devices of `machine` use.
 pub(crate) fn disks(options: &Options) -> usize {
     match (options.devices, options.machine) {
-        (Devices::None, _) => 0,
+        (Devices::None | Devices::Ports(_), _) => 0,
         (_, Machine::Microvm) => 1,
         _ => 2,
     }
@@ -48,6 +48,10 @@ pub(crate) fn arguments(options: &Options, files: &Files) -> Result<Vec<String>>
         line.disk(n, &files.disk(n))?;
     }
     line.add("-object", "rng-builtin,id=entropy".into());
+    if let Devices::Ports(count) = options.devices {
+        ports(&mut line, count);
+        return Ok(line.0);
+    }
     match options.machine {
         Machine::Microvm => {
             line.device("virtio-blk-device,id=blk0", &blk(0));
@@ -66,11 +70,13 @@ fn blk(n: usize) -> String {
 
 fn pci(line: &mut Arguments, options: &Options) {
     let (blk_how, rng_how) = match options.devices {
-        Devices::Direct => ("ioeventfd=off", "ioeventfd=off"),
-        Devices::Eventfd | Devices::None => {
-            line.add("-object", "iothread,id=io0".into());
+        Devices::Eventfd => {
+            // An iothread that polls the ring takes a request before it hears
+            // the doorbell, and then the doorbell was for nothing.
+            line.add("-object", "iothread,id=io0,poll-max-ns=0".into());
             ("iothread=io0", "ioeventfd=on")
         }
+        _ => ("ioeventfd=off", "ioeventfd=off"),
     };
     let root = match options.machine {
         Machine::Q35 => "pcie.0",
@@ -102,6 +108,21 @@ fn pci(line: &mut Arguments, options: &Options) {
         RNG,
     );
     line.device(&format!("pci-testdev,id=testdev,bus={root}"), "");
+}
+
+/// Root ports from slot 3 on, eight to a slot, each with an entropy device.
+fn ports(line: &mut Arguments, count: u8) {
+    const FIRST_SLOT: u8 = 3;
+    for n in 0..count {
+        let (slot, function) = (FIRST_SLOT + n / 8, n % 8);
+        let port = format!("pcie-root-port,id=port{n},bus=pcie.0,chassis={n},slot={n}");
+        line.device(
+            &port,
+            &format!("multifunction=on,addr={slot:#x}.{function}"),
+        );
+        let device = format!("virtio-rng-pci-transitional,id=rng{n},bus=port{n},ioeventfd=off");
+        line.device(&device, RNG);
+    }
 }
 
 #[derive(Default)]
@@ -148,7 +169,7 @@ mod tests {
         let line = line(&options(Machine::Q35));
         for part in [
             "file=/o,,ut/disk0.img",
-            "-object iothread,id=io0",
+            "-object iothread,id=io0,poll-max-ns=0",
             "virtio-blk-pci,id=blk0,iothread=io0,bus=pcie.0,modern-pio-notify=on,drive=disk0",
             "virtio-rng-pci,id=rng0,ioeventfd=on,bus=pcie.0,modern-pio-notify=on,rng=entropy",
             "pcie-root-port,id=bridge1,bus=pcie.0",
@@ -169,6 +190,18 @@ mod tests {
         assert_eq!(line.matches("ioeventfd=off").count(), 4);
         assert!(!line.contains("iothread") && !line.contains("pcie"));
         assert!(line.contains("pci-bridge,id=bridge1,bus=pci.0,chassis_nr=1"));
+    }
+
+    #[test]
+    fn ports_stand_eight_to_a_slot() {
+        let line = line(&Options {
+            devices: Devices::Ports(10),
+            ..options(Machine::Q35)
+        });
+        assert_eq!(line.matches("virtio-rng-pci-transitional").count(), 10);
+        assert!(line.contains("id=port7,bus=pcie.0,chassis=7,slot=7,multifunction=on,addr=0x3.7"));
+        assert!(line.contains("id=port8,bus=pcie.0,chassis=8,slot=8,multifunction=on,addr=0x4.0"));
+        assert!(!line.contains("drive"));
     }
 
     #[test]

@@ -79,6 +79,10 @@ pub(crate) enum Devices {
     /// The same devices with every doorbell taken in the vCPU's own exit, so
     /// that QEMU's trace counts each of them exactly once.
     Direct,
+    /// So many transitional entropy devices, each behind a PCI Express root port
+    /// of its own, doorbells taken as for `Direct`: more than IO space has room
+    /// for.
+    Ports(u8),
 }
 
 /// The machine to start.
