@@ -327,6 +327,7 @@ impl core::error::Error for ProbeError {}
 
 #[cfg(test)]
 mod tests {
+    use core::cell::UnsafeCell;
     use core::ptr::NonNull;
 
     use super::*;
@@ -334,11 +335,11 @@ mod tests {
     use crate::virtio::Polls;
 
     /// Registers that keep what is written to them.
-    struct Slot(std::boxed::Box<[u32; 0x80]>);
+    struct Slot(std::boxed::Box<UnsafeCell<[u32; 0x80]>>);
 
     impl Slot {
         fn new(version: u32, device: u32) -> Self {
-            let mut slot = Self(std::boxed::Box::new([0; 0x80]));
+            let mut slot = Self(std::boxed::Box::new(UnsafeCell::new([0; 0x80])));
             slot.set(register::MAGIC_VALUE, MAGIC);
             slot.set(register::VERSION, version);
             slot.set(register::DEVICE_ID, device);
@@ -347,16 +348,18 @@ mod tests {
         }
 
         fn set(&mut self, offset: u64, value: u32) {
-            self.0[offset as usize / 4] = value;
+            // SAFETY: nobody holds a reference to the registers.
+            unsafe { (*self.0.get())[offset as usize / 4] = value }
         }
 
         fn get(&self, offset: u64) -> u32 {
-            self.0[offset as usize / 4]
+            // SAFETY: as in `set`.
+            unsafe { (*self.0.get())[offset as usize / 4] }
         }
 
         fn region(&mut self) -> MmioRegion {
             // SAFETY: the slot outlives the transport in each test.
-            unsafe { MmioRegion::new(NonNull::from(&mut self.0[..]).cast(), 0x200) }
+            unsafe { MmioRegion::new(NonNull::new(self.0.get()).unwrap().cast(), 0x200) }
         }
     }
 
