@@ -204,7 +204,8 @@ fn wait_until(mut ready: impl FnMut() -> bool) -> bool {
 
 /// Both sides at once: a device on a thread of its own sleeps whenever it finds
 /// nothing, and only a doorbell wakes it. Without the full barrier between
-/// publishing and asking (2.7.13.4.1) a doorbell is lost sooner or later.
+/// publishing and asking (2.7.13.4.1) a doorbell is lost: under Miri at once, on a
+/// processor sooner or later.
 #[test]
 fn no_doorbell_is_lost_between_two_processors() {
     const REQUESTS: u32 = if cfg!(miri) { 20 } else { 10_000 };
