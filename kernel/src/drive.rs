@@ -10,13 +10,11 @@ use doorbell::device::blk::{self, Blk, Request};
 use doorbell::device::rng::{self, Rng};
 use doorbell::dma::DmaRegion;
 use doorbell::mmio::MmioRegion;
-use doorbell::pci::capabilities::{self, MSI_X};
-use doorbell::pci::{BarKind, ConfigSpace, Function};
-use doorbell::port::{IoRegion, X86Ports};
+use doorbell::port::X86Ports;
 use doorbell::queue::{QueueMut, SplitRing};
 use doorbell::transport::mmio::Mmio;
 use doorbell::transport::pci::{self as virtio_pci, Structures};
-use doorbell::transport::pci_legacy::PciLegacy;
+use doorbell::transport::pci_legacy::{self, PciLegacy};
 use doorbell::transport::pci_modern::{NotifyChoice, PciModern};
 use doorbell::transport::{Interface, NotifyPath, Transport};
 use doorbell::virtio::Features;
@@ -151,7 +149,8 @@ pub fn ways(machine: &Machine, unit: &Unit) -> Vec<(Way, Result<(), String>)> {
     let function = &pci.functions[*index];
     let mut ways = Vec::new();
     if virtio_pci::is_transitional(function) {
-        ways.push((Way::Legacy, legacy_bar(function).map(drop)));
+        let usable = pci_legacy::check(function).map_err(|error| error.to_string());
+        ways.push((Way::Legacy, usable));
     }
     let structures = match Structures::read(pci.config, function) {
         Ok(structures) => structures,
@@ -167,35 +166,14 @@ pub fn ways(machine: &Machine, unit: &Unit) -> Vec<(Way, Result<(), String>)> {
         ways.push((Way::Modern(NotifyChoice::Memory), Ok(())));
     }
     if let Some(notify) = structures.notify().find(|notify| notify.io) {
-        let assigned = assigned(function, notify.at.bar).map(drop);
+        let assigned =
+            virtio_pci::check_bar(function, notify.at.bar).map_err(|error| error.to_string());
         ways.push((Way::Modern(NotifyChoice::Io), assigned));
     }
     if structures.window.is_some() {
         ways.push((Way::Modern(NotifyChoice::ConfigWindow), Ok(())));
     }
     ways
-}
-
-/// The address of a BAR, or why it has none.
-fn assigned(function: &Function, bar: u8) -> Result<u64, String> {
-    let Some(bar) = function.bars.get(usize::from(bar)).and_then(Option::as_ref) else {
-        return Err(format!("there is no BAR{bar}"));
-    };
-    bar.address.ok_or_else(|| match bar.reason {
-        Some(reason) => format!("BAR{} has no address: {reason}", bar.index),
-        None => format!("BAR{} has no address", bar.index),
-    })
-}
-
-/// Base and length of the IO BAR that holds the legacy registers.
-fn legacy_bar(function: &Function) -> Result<(u16, u16), String> {
-    let bar = function.bars[0]
-        .as_ref()
-        .filter(|bar| bar.kind == BarKind::Io);
-    let bar = bar.ok_or("BAR0 is no IO BAR")?;
-    let base = assigned(function, 0)?;
-    let base = u16::try_from(base).map_err(|_| format!("BAR0 at {base:#x} is not a port"))?;
-    Ok((base, bar.size.min(u64::from(u16::MAX)) as u16))
 }
 
 /// Opens a device's registers by one of its ways.
@@ -215,11 +193,9 @@ pub fn open(machine: &Machine, unit: &Unit, way: Way) -> Result<Box<dyn Transpor
     let function = &pci.functions[index];
     match way {
         Way::Legacy => {
-            let (base, len) = legacy_bar(function)?;
-            // SAFETY: the function's own IO BAR, and this kernel owns it.
-            let io = unsafe { IoRegion::new(X86Ports, base, len) };
-            let io = io.ok_or("BAR0 passes the end of IO space")?;
-            let legacy = PciLegacy::new(io, unit.device_type, msix_enabled(pci.config, function));
+            // SAFETY: this kernel owns the function, whose resources `assign`
+            // worked out and whose decoding it switched on.
+            let legacy = unsafe { PciLegacy::from_function(function, pci.config, X86Ports) };
             Ok(Box::new(legacy.map_err(|error| error.to_string())?))
         }
         Way::Modern(choice) => {
@@ -241,16 +217,6 @@ pub fn open(machine: &Machine, unit: &Unit, way: Way) -> Result<Box<dyn Transpor
         }
         Way::Mmio => Err("it is on PCI, not behind virtio-mmio".into()),
     }
-}
-
-/// Whether the function's MSI-X is enabled, by the message control's bit 15
-/// (PCI 3.0, 6.8.2.3).
-fn msix_enabled(config: &dyn ConfigSpace, function: &Function) -> bool {
-    capabilities::standard(config, function.address)
-        .map_while(Result::ok)
-        .find(|capability| capability.id == MSI_X)
-        .and_then(|capability| capability.read16(config, function.address, 2))
-        .is_some_and(|control| control & 1 << 15 != 0)
 }
 
 /// A device that is up, seen as something to time: one request at a time.

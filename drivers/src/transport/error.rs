@@ -68,6 +68,11 @@ pub enum TransportError {
         /// The queue's index.
         queue: u16,
     },
+    /// The way to configuration space hands out no notifiers.
+    NoWindow {
+        /// The queue's index.
+        queue: u16,
+    },
     /// The device's configuration is shorter than what was read.
     ConfigRange {
         /// Where the read began.
@@ -122,6 +127,10 @@ impl fmt::Display for TransportError {
             Self::DoorbellRange { queue, offset, len } => write!(
                 f,
                 "the doorbell of queue {queue} is at {offset:#x}, outside the notification structure of {len:#x} bytes"
+            ),
+            Self::NoWindow { queue } => write!(
+                f,
+                "the way to configuration space cannot ring queue {queue}"
             ),
             Self::WindowTaken { queue } => write!(
                 f,

@@ -8,7 +8,9 @@ use virtio_spec::pci::{CapCfgType, CapData};
 
 use crate::mmio::MapError;
 use crate::pci::capabilities::{self, CapabilityError};
-use crate::pci::{BarKind, ConfigSpace, Function};
+use crate::pci::{Bar, BarKind, ConfigSpace, Function, Unassigned};
+use crate::port::{IoRegion, IoSpace};
+use crate::transport::TransportError;
 
 /// PCI capability ID of vendor-specific capabilities.
 const VENDOR_SPECIFIC: u16 = 0x09;
@@ -167,6 +169,57 @@ impl Structures {
     }
 }
 
+/// The BAR with this index, if it is in IO space or not as `io` says, and its
+/// address.
+pub(super) fn assigned(function: &Function, index: u8, io: bool) -> Result<(Bar, u64), PciError> {
+    let bar = function.bars.get(usize::from(index)).copied().flatten();
+    let bar = bar
+        .filter(|bar| (bar.kind == BarKind::Io) == io)
+        .ok_or(PciError::NoBar { bar: index })?;
+    let address = bar.address.ok_or(PciError::Unassigned {
+        bar: index,
+        reason: bar.reason,
+    })?;
+    Ok((bar, address))
+}
+
+/// Whether the BAR with this index exists and has an address.
+///
+/// # Errors
+///
+/// [`PciError`] that says why not.
+pub fn check_bar(function: &Function, index: u8) -> Result<(), PciError> {
+    let bar = function.bars.get(usize::from(index)).copied().flatten();
+    let io = bar.is_some_and(|bar| bar.kind == BarKind::Io);
+    assigned(function, index, io).map(drop)
+}
+
+/// The ports of a structure that lies in an IO BAR, which has to hold all of it.
+///
+/// # Errors
+///
+/// [`PciError`] if the BAR is not one, has no address, or does not hold it.
+///
+/// # Safety
+///
+/// The function is the caller's, and its BARs are as `function` says.
+pub(super) unsafe fn ports<S: IoSpace>(
+    function: &Function,
+    at: Structure,
+    kind: &'static str,
+    io: S,
+) -> Result<IoRegion<S>, PciError> {
+    let (bar, address) = assigned(function, at.bar, true)?;
+    let malformed = PciError::Malformed { kind, at };
+    if u64::from(at.offset) + u64::from(at.length) > bar.size {
+        return Err(malformed);
+    }
+    let base = u16::try_from(address + u64::from(at.offset)).map_err(|_| malformed)?;
+    let len = u16::try_from(at.length).map_err(|_| malformed)?;
+    // SAFETY: inside a BAR of a function that is the caller's.
+    unsafe { IoRegion::new(io, base, len) }.ok_or(malformed)
+}
+
 /// Why a PCI function cannot be driven by an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -180,6 +233,8 @@ pub enum PciError {
     },
     /// The device has no legacy interface.
     NotTransitional {
+        /// Its vendor ID.
+        vendor: u16,
         /// Its device ID.
         device: u16,
     },
@@ -197,6 +252,8 @@ pub enum PciError {
     Unassigned {
         /// Its index.
         bar: u8,
+        /// Why not.
+        reason: Option<Unassigned>,
     },
     /// A structure is too short for what it holds, or misaligned.
     Malformed {
@@ -214,6 +271,8 @@ pub enum PciError {
     Capabilities(CapabilityError),
     /// A BAR could not be mapped.
     Map(MapError),
+    /// The registers are not as they have to be.
+    Transport(TransportError),
 }
 
 impl fmt::Display for PciError {
@@ -222,15 +281,17 @@ impl fmt::Display for PciError {
             Self::NotVirtio { vendor, device } => {
                 write!(f, "{vendor:04x}:{device:04x} is no virtio device")
             }
-            Self::NotTransitional { device } => {
-                write!(
-                    f,
-                    "device ID {device:04x} is not transitional: it has no legacy interface"
-                )
-            }
+            Self::NotTransitional { vendor, device } => write!(
+                f,
+                "{vendor:04x}:{device:04x} is not transitional: it has no legacy interface"
+            ),
             Self::NoStructure { kind } => write!(f, "the device has no usable {kind}"),
             Self::NoBar { bar } => write!(f, "BAR{bar} is not there, or not of the kind needed"),
-            Self::Unassigned { bar } => write!(f, "BAR{bar} has no address"),
+            Self::Unassigned { bar, reason: None } => write!(f, "BAR{bar} has no address"),
+            Self::Unassigned {
+                bar,
+                reason: Some(reason),
+            } => write!(f, "BAR{bar} has no address: {reason}"),
             Self::Malformed { kind, at } => write!(
                 f,
                 "{kind} at BAR{}+{:#x}, {} bytes, is too short or misaligned",
@@ -241,6 +302,7 @@ impl fmt::Display for PciError {
             }
             Self::Capabilities(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
+            Self::Transport(error) => error.fmt(f),
         }
     }
 }
@@ -250,6 +312,12 @@ impl core::error::Error for PciError {}
 impl From<CapabilityError> for PciError {
     fn from(error: CapabilityError) -> Self {
         Self::Capabilities(error)
+    }
+}
+
+impl From<TransportError> for PciError {
+    fn from(error: TransportError) -> Self {
+        Self::Transport(error)
     }
 }
 

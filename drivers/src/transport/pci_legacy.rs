@@ -3,11 +3,14 @@
 
 use virtio_spec::DeviceStatus;
 
+use super::pci::{PciError, Structure};
 use super::{
     Interface, IsrStatus, Notifier, NotifyPath, QueueSize, RingAddresses, RingLayout, Transport,
     TransportError,
 };
 use crate::dma::PAGE_SIZE;
+use crate::pci::capabilities::{self, MSI_X};
+use crate::pci::{ConfigSpace, Function};
 use crate::port::{IoRegion, IoSpace};
 use crate::virtio::{Features, Wait};
 
@@ -35,6 +38,11 @@ mod register {
     pub(super) const CONFIG_MSIX: u16 = 24;
 }
 
+/// Offset of message control in the MSI-X capability, and its bit MSI-X Enable
+/// (PCI 3.0, 6.8.2.3).
+const MSIX_CONTROL: u16 = 2;
+const MSIX_ENABLE: u16 = 1 << 15;
+
 /// A device driven through its legacy interface.
 #[derive(Debug)]
 pub struct PciLegacy<S> {
@@ -43,7 +51,60 @@ pub struct PciLegacy<S> {
     config: u16,
 }
 
+/// BAR 0, all of it, where its size fits IO space.
+fn registers(function: &Function) -> Result<Structure, PciError> {
+    if !super::pci::is_transitional(function) {
+        return Err(PciError::NotTransitional {
+            vendor: function.vendor,
+            device: function.device,
+        });
+    }
+    let (bar, _) = super::pci::assigned(function, 0, true)?;
+    Ok(Structure {
+        bar: 0,
+        offset: 0,
+        length: u16::try_from(bar.size).unwrap_or(u16::MAX).into(),
+    })
+}
+
+/// Whether a function can be driven through its legacy interface.
+///
+/// # Errors
+///
+/// [`PciError`] that says why not.
+pub fn check(function: &Function) -> Result<(), PciError> {
+    registers(function).map(drop)
+}
+
 impl<S: IoSpace> PciLegacy<S> {
+    /// The legacy interface of `function`. Its MSI-X, which moves the device's
+    /// configuration, stays as it is while the transport is used.
+    ///
+    /// # Errors
+    ///
+    /// [`PciError`] if the device is not transitional, or its BAR 0 is no IO
+    /// BAR, has no address or is too short.
+    ///
+    /// # Safety
+    ///
+    /// The function is the caller's, its BARs are as `function` says, decoding of
+    /// IO and bus mastering are on, and all stay so.
+    pub unsafe fn from_function<C: ConfigSpace + ?Sized>(
+        function: &Function,
+        config: &C,
+        io: S,
+    ) -> Result<Self, PciError> {
+        let at = registers(function)?;
+        // SAFETY: the caller's promise.
+        let io = unsafe { super::pci::ports(function, at, "legacy registers", io) }?;
+        let msix_enabled = capabilities::standard(config, function.address)
+            .map_while(Result::ok)
+            .find(|capability| capability.id == MSI_X)
+            .and_then(|capability| capability.read16(config, function.address, MSIX_CONTROL))
+            .is_some_and(|control| control & MSIX_ENABLE != 0);
+        Ok(Self::new(io, function.subsystem_device, msix_enabled)?)
+    }
+
     /// The interface in the IO BAR `io`, of a device of type `device_type`.
     /// `msix_enabled` moves the device's configuration, and must not change
     /// while the transport is used.

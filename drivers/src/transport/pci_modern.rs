@@ -16,7 +16,7 @@ use super::{
     TransportError,
 };
 use crate::mmio::{MapMmio, MmioRegion, Registers};
-use crate::pci::{BarKind, ConfigSpace, Function};
+use crate::pci::{ConfigSpace, Function};
 use crate::port::{IoRegion, IoSpace};
 use crate::virtio::{Features, Wait};
 
@@ -145,7 +145,8 @@ impl<S: IoSpace, C: ConfigSpace> PciModern<S, C> {
             },
             Chosen::Io(NotifyStructure { at, multiplier, .. }) => {
                 // SAFETY: the caller owns the function and its BARs.
-                let region = unsafe { io_structure(function, at, io) }?;
+                let region =
+                    unsafe { super::pci::ports(function, at, "notification structure", io) }?;
                 Doorbells::Io { region, multiplier }
             }
             Chosen::Window { capability, target } => Doorbells::Window(Window {
@@ -254,7 +255,7 @@ impl<C: ConfigSpace> Window<C> {
             self.config
                 .notifier(self.function, register(window::DATA), queue.into())
         };
-        notifier.ok_or(TransportError::NoQueue { queue })
+        notifier.ok_or(TransportError::NoWindow { queue })
     }
 }
 
@@ -316,14 +317,7 @@ unsafe fn map_structure(
     at: Structure,
     mapper: &impl MapMmio,
 ) -> Result<MmioRegion, PciError> {
-    let bar = function
-        .bars
-        .get(usize::from(at.bar))
-        .and_then(Option::as_ref);
-    let bar = bar
-        .filter(|bar| bar.kind != BarKind::Io)
-        .ok_or(PciError::NoBar { bar: at.bar })?;
-    let address = bar.address.ok_or(PciError::Unassigned { bar: at.bar })?;
+    let (bar, address) = super::pci::assigned(function, at.bar, false)?;
     let end = u64::from(at.offset) + u64::from(at.length);
     if end > bar.size {
         return Err(PciError::Malformed {
@@ -333,34 +327,6 @@ unsafe fn map_structure(
     }
     // SAFETY: inside a BAR of a function that is the caller's.
     Ok(unsafe { MmioRegion::map(mapper, address + u64::from(at.offset), at.length.into()) }?)
-}
-
-/// The ports of a structure that lies in an IO BAR.
-///
-/// # Safety
-///
-/// The function and its BARs are the caller's.
-unsafe fn io_structure<S: IoSpace>(
-    function: &Function,
-    at: Structure,
-    io: S,
-) -> Result<IoRegion<S>, PciError> {
-    let bar = function
-        .bars
-        .get(usize::from(at.bar))
-        .and_then(Option::as_ref);
-    let bar = bar
-        .filter(|bar| bar.kind == BarKind::Io)
-        .ok_or(PciError::NoBar { bar: at.bar })?;
-    let address = bar.address.ok_or(PciError::Unassigned { bar: at.bar })?;
-    let malformed = PciError::Malformed {
-        kind: "notification structure",
-        at,
-    };
-    let base = u16::try_from(address + u64::from(at.offset)).map_err(|_| malformed)?;
-    let len = u16::try_from(at.length).map_err(|_| malformed)?;
-    // SAFETY: inside a BAR of a function that is the caller's.
-    unsafe { IoRegion::new(io, base, len) }.ok_or(malformed)
 }
 
 // SAFETY: the registers are one device's, for as long as the transport lives

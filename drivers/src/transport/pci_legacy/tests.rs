@@ -5,8 +5,10 @@ use crate::device::blk::disk::{Disk, FLUSH};
 use crate::device::{Blk, DeviceError};
 use crate::dma::DmaRegion;
 use crate::dma::fake::FakeDma;
+use crate::pci::fake::{FakeFunction, FakePci};
 use crate::queue::{SetupError, VirtQueue};
 use crate::transport::fake::{Event, FakeDevice, FakePorts, Options, stepping};
+use crate::transport::pci::tests::found;
 use crate::transport::{IsrBits, Notify, read_config_u32, read_config_u64};
 use crate::virtio::{Init, Polls};
 
@@ -302,4 +304,52 @@ fn a_size_that_changes_while_it_is_looked_at() {
     assert_eq!(error, DeviceError::Setup(SetupError::Transport(size)));
     assert_eq!(device.status(), DeviceStatus::FAILED);
     assert_eq!(dma.live(), 0);
+}
+
+/// The legacy interface of a function, with the ports of `device` behind it.
+fn of_function<'d>(
+    device: &FakeDevice<'d>,
+    msix: bool,
+    function: FakeFunction,
+) -> Result<PciLegacy<FakePorts<'d>>, PciError> {
+    let pci = FakePci::new().with(1, 0, function);
+    let function = found(&pci);
+    assert_eq!(check(&function).is_ok(), function.bars[0].is_some());
+    // SAFETY: there are no ports behind this.
+    unsafe { PciLegacy::from_function(&function, &pci, device.ports(BASE, msix)) }
+}
+
+#[test]
+fn a_transitional_function_is_driven_through_its_bar_0() {
+    // 4.1.2.3: a transitional ID, and the type in the subsystem device ID.
+    let function = || {
+        FakeFunction::endpoint(0x1af4, 0x1005)
+            .subsystem(0x1af4, 4)
+            .io_bar(0, 64)
+            .at(0, BASE.into())
+    };
+    let dma = FakeDma::default();
+    let device = FakeDevice::new(&dma, options());
+    let legacy = of_function(&device, false, function()).unwrap();
+    assert_eq!((legacy.device_type(), legacy.config), (4, 20));
+    // 4.1.5.1.3.1: with MSI-X enabled, two vectors come first.
+    for (control, config) in [(0x8001u16, 24), (0x0001, 20)] {
+        let [low, high] = control.to_le_bytes();
+        let with_msix = function().capability(0x11, &[low, high, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let legacy = of_function(&device, config == 24, with_msix).unwrap();
+        assert_eq!(legacy.config, config);
+    }
+    let modern = FakeFunction::endpoint(0x1af4, 0x1044);
+    assert_eq!(
+        of_function(&device, false, modern).unwrap_err(),
+        PciError::NotTransitional {
+            vendor: 0x1af4,
+            device: 0x1044
+        }
+    );
+    let memory = FakeFunction::endpoint(0x1af4, 0x1005).subsystem(0x1af4, 4);
+    assert_eq!(
+        of_function(&device, false, memory).unwrap_err(),
+        PciError::NoBar { bar: 0 }
+    );
 }
