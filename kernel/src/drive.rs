@@ -28,6 +28,10 @@ use crate::record::{DeviceRecord, Place, QueueRecord};
 /// The generic features that this kernel's drivers use.
 pub const FEATURES: Features = Features::INDIRECT_DESC.union(Features::EVENT_IDX);
 
+/// What is accepted beside that: addresses that go through a platform's IOMMU
+/// are this platform's physical ones, since the kernel leaves an IOMMU alone.
+const PLATFORM: Features = Features::ACCESS_PLATFORM;
+
 /// The queue size that is asked for where the interface leaves a choice.
 const QUEUE_SIZE: u16 = 256;
 
@@ -166,8 +170,9 @@ pub fn ways(machine: &Machine, unit: &Unit) -> Vec<(Way, Result<(), String>)> {
         ways.push((Way::Modern(NotifyChoice::Memory), Ok(())));
     }
     if let Some(notify) = structures.notify().find(|notify| notify.io) {
-        let assigned =
-            virtio_pci::check_bar(function, notify.at.bar).map_err(|error| error.to_string());
+        let assigned = virtio_pci::assigned(function, notify.at.bar, true)
+            .map(drop)
+            .map_err(|error| error.to_string());
         ways.push((Way::Modern(NotifyChoice::Io), assigned));
     }
     if structures.window.is_some() {
@@ -271,7 +276,9 @@ struct DrivenBlk<'t> {
 
 impl Driven for DrivenBlk<'_> {
     fn submit(&mut self) -> Result<(), DeviceError> {
-        let buffer = spare(&mut self.spare, blk::SECTOR)?;
+        // A device may refuse less than a block.
+        let block = self.blk.info().block_size as usize;
+        let buffer = spare(&mut self.spare, block)?;
         let submitted = self.blk.submit(Request::Read { sector: 0, buffer });
         submitted.map(drop).map_err(|(error, _)| error)
     }
@@ -388,14 +395,15 @@ pub fn with_device<R>(
     work: impl FnOnce(&mut dyn Driven) -> Result<R, String>,
 ) -> Result<R, String> {
     let wait = &mut clock.patience();
+    let accepted = FEATURES | PLATFORM;
     match transport.device_type() {
         blk::DEVICE_TYPE => {
-            let blk = Blk::new(transport, QUEUE_SIZE, FEATURES, KernelDma, wait);
+            let blk = Blk::new(transport, QUEUE_SIZE, accepted, KernelDma, wait);
             let blk = blk.map_err(|error| error.to_string())?;
             work(&mut DrivenBlk { blk, spare: None })
         }
         rng::DEVICE_TYPE => {
-            let rng = Rng::new(transport, QUEUE_SIZE, FEATURES, KernelDma, wait);
+            let rng = Rng::new(transport, QUEUE_SIZE, accepted, KernelDma, wait);
             let rng = rng.map_err(|error| error.to_string())?;
             work(&mut DrivenRng { rng, spare: None })
         }
@@ -412,7 +420,7 @@ pub fn device_record(
     about: String,
 ) -> DeviceRecord {
     let names = features
-        .iter()
+        .numbers()
         .map(|bit| match Features::name(bit, unit.device_type) {
             Some((prefix, name)) => format!("{prefix}{name}"),
             None => format!("bit {bit}"),
@@ -424,6 +432,8 @@ pub fn device_record(
         descriptors: addresses.descriptors,
         driver: addresses.driver,
         device: addresses.device,
+        avail_idx: queue.ring().avail_idx(),
+        used_idx: queue.ring().used_idx(),
     }];
     DeviceRecord {
         device: unit.name(),

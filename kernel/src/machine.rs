@@ -33,6 +33,8 @@ pub struct Machine {
     pub mmio: Vec<Slot>,
     /// What was wrong, and did not stop the rest.
     pub problems: Vec<(String, String)>,
+    /// How many words of the command line were wrong, as `problems` says.
+    pub bad_words: u32,
     /// The clock.
     pub clock: Clock,
     /// What figures from here depend on.
@@ -70,12 +72,15 @@ impl Machine {
         // SAFETY: the caller's promise.
         let pci = unsafe { Pci::discover(boot, &acpi, &mut problem) };
         let mmio = virtio_mmio::slots(boot.command_line(), &acpi.aml);
+        let mut bad_words = 0;
         for error in mmio.iter().filter_map(|slot| slot.as_ref().err()) {
-            problem("virtio-mmio", error.to_string());
+            problem("command line", error.to_string());
+            bad_words += 1;
         }
         let mmio = mmio.into_iter().flatten().collect();
         let world = World::look(clock.frequency);
         Self {
+            bad_words,
             world,
             boot,
             acpi,

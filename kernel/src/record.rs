@@ -53,13 +53,6 @@ pub enum Record<'a> {
     Pci(PciRecord),
     /// A device that came up.
     Device(DeviceRecord),
-    /// What one test found.
-    Test {
-        name: &'a str,
-        result: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<&'a str>,
-    },
     /// A distribution of costs.
     Summary(SummaryRecord),
     /// What was not done, and why.
@@ -122,6 +115,8 @@ pub struct PciRecord {
     pub port: Option<String>,
     /// `ecam` or `cam`.
     pub access: &'static str,
+    /// The command register.
+    pub command: u16,
     pub bars: Vec<BarRecord>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bus: Option<BusRecord>,
@@ -190,6 +185,10 @@ pub struct QueueRecord {
     pub descriptors: u64,
     pub driver: u64,
     pub device: u64,
+    /// The available index, as published.
+    pub avail_idx: u16,
+    /// The used index up to which requests were taken back.
+    pub used_idx: u16,
 }
 
 /// A distribution of costs, net of `overhead`, each in `unit`. Raw figures are
@@ -209,7 +208,11 @@ pub struct SummaryRecord {
     pub subtest: Option<Cow<'static, str>>,
     /// How many operations were timed.
     pub n: u64,
-    /// How many of them are known to have reached the device.
+    /// How many of them reached the device, as far as a guest can tell: requests
+    /// that were answered; idle doorbells of a round after which a request rung
+    /// in the same way was answered; for `testdev` the device's own count, or
+    /// with an eventfd, which takes a write before the device can count it, the
+    /// writes that it did not count.
     pub delivered: u64,
     /// How many operations one sample times; percentiles are over samples.
     pub batch: u32,

@@ -165,7 +165,7 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     ) -> Result<Self, DeviceError> {
         super::check_type(&transport, DEVICE_TYPE)?;
         let own = Features::from(F::RO | F::FLUSH | F::BLK_SIZE | F::SIZE_MAX);
-        let init = Init::begin(transport, features | own, Features::NONE, wait)?;
+        let init = Init::begin(transport, features | own, Features::empty(), wait)?;
         let accepted = init.features();
         let (link, (envelopes, info)) =
             Link::open(init, queue_size, BUFFERS, dma.clone(), |transport, size| {
@@ -309,7 +309,8 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     /// # Errors
     ///
     /// [`DeviceError::Queue`] after a device's fault; a request's own failure is
-    /// in its [`Completion`].
+    /// in its [`Completion`]. After [`DeviceError::BadAnswer`] there the device is
+    /// given up.
     pub fn poll(&mut self) -> Result<Option<Completion<D>>, DeviceError> {
         let Some((used, request)) = self.link.pop()? else {
             return Ok(None);
@@ -328,6 +329,9 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
                 written: used.written,
             }),
         };
+        if matches!(result, Err(DeviceError::BadAnswer { .. })) {
+            self.link.fail();
+        }
         Ok(Some(Completion {
             token: used.token,
             request,

@@ -54,7 +54,7 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
         wait: &mut dyn Wait,
     ) -> Result<Self, DeviceError> {
         super::check_type(&transport, DEVICE_TYPE)?;
-        let init = Init::begin(transport, features, Features::NONE, wait)?;
+        let init = Init::begin(transport, features, Features::empty(), wait)?;
         let (link, ()) = Link::open(init, queue_size, 1, dma.clone(), |_, _| Ok(()))?;
         Ok(Self { link, dma })
     }
@@ -140,6 +140,7 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
                 };
                 // 5.4.6.1: the device puts at least one byte into a buffer.
                 if filled.len == 0 {
+                    self.link.fail();
                     return Err(DeviceError::BadAnswer {
                         status: 0,
                         written: 0,

@@ -104,6 +104,10 @@ pub trait Ring {
     /// last call. It executes the full barrier that the question needs.
     fn needs_notification(&mut self) -> bool;
 
+    /// Whether the device shows that it has finished with something: one load,
+    /// for who waits and times. What it shows is checked by [`pop`](Self::pop).
+    fn has_used(&self) -> bool;
+
     /// Takes a request back that the device has finished with, if there is one.
     ///
     /// # Errors
@@ -197,8 +201,14 @@ impl<R: Ring> VirtQueue<R> {
     }
 
     /// The ring.
-    pub fn ring(&mut self) -> &mut R {
-        &mut self.ring
+    pub fn ring(&self) -> &R {
+        &self.ring
+    }
+
+    /// As [`Ring::has_used`].
+    #[inline]
+    pub fn has_used(&self) -> bool {
+        self.ring.has_used()
     }
 
     /// The number of descriptors.

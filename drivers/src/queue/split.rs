@@ -161,6 +161,16 @@ impl<D: Dma + Clone> SplitRing<D> {
 }
 
 impl<D: Dma> SplitRing<D> {
+    /// The available index, as published (2.7.6).
+    pub fn avail_idx(&self) -> u16 {
+        self.avail_idx
+    }
+
+    /// The used index (2.7.8) up to which requests were taken back.
+    pub fn used_idx(&self) -> u16 {
+        self.used_idx
+    }
+
     /// Gives the ring's memory back; the ring is broken from then on. Without
     /// this call the memory is never freed: the device may still use it.
     ///
@@ -437,6 +447,11 @@ impl<D: Dma> Ring for SplitRing<D> {
             let flags = u16::from_le(self.used_flags().load(Ordering::Relaxed));
             count > 0 && flags & u16::from(UsedF::NO_NOTIFY.bits()) == 0
         }
+    }
+
+    #[inline]
+    fn has_used(&self) -> bool {
+        !self.broken && u16::from_le(self.used_idx_field().load(Ordering::Acquire)) != self.used_idx
     }
 
     fn pop(&mut self) -> Result<Option<Used>, QueueError> {

@@ -6,7 +6,13 @@ use crate::transport::fake::{FakeDevice, FakeTransport, Options};
 use crate::virtio::{Init, Polls};
 
 fn init<'d>(device: &FakeDevice<'d>, wanted: Features) -> Init<FakeTransport<'d>> {
-    Init::begin(device.transport(), wanted, Features::NONE, &mut Polls(10)).unwrap()
+    Init::begin(
+        device.transport(),
+        wanted,
+        Features::empty(),
+        &mut Polls(10),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -18,7 +24,7 @@ fn a_queue_has_the_size_that_the_device_allows_and_rings_its_own_bell() {
         ..Options::default()
     };
     let device = FakeDevice::new(&dma, options);
-    let mut init = init(&device, Features::NONE);
+    let mut init = init(&device, Features::empty());
     let transport = init.transport();
     let mut queue = VirtQueue::new(transport, 2, 100, 0, Features::VERSION_1, &dma).unwrap();
     assert_eq!((queue.size(), queue.index()), (64, 2));
@@ -59,7 +65,7 @@ fn interrupts_are_off_at_first() {
         let _transport = init.finish();
         let data = DmaRegion::new(&dma, 16, 1).unwrap();
         for wanted in [false, true] {
-            queue.ring().set_interrupts(wanted);
+            queue.ring.set_interrupts(wanted);
             // SAFETY: the data outlives the device's use of it.
             unsafe { queue.add(&[Buffer::writable(data.address(), 16)]) }.unwrap();
             assert!(queue.kick());
@@ -80,7 +86,7 @@ fn a_ring_that_the_device_may_have_taken_is_not_freed() {
             ..Options::default()
         },
     );
-    let mut init = init(&device, Features::NONE);
+    let mut init = init(&device, Features::empty());
     let error = VirtQueue::new(init.transport(), 0, 8, 0, Features::VERSION_1, &dma).unwrap_err();
     assert_eq!(
         error,
@@ -96,13 +102,13 @@ fn a_legacy_device_fixes_the_size() {
     for (announced, wanted) in [(16, 4), (16, 100)] {
         let options = Options {
             layout: RingLayout::Contiguous { align: 4096 },
-            features: Features::NONE,
+            features: Features::empty(),
             queues: [announced].into(),
             ..Options::default()
         };
         let device = FakeDevice::new(&dma, options);
-        let mut init = init(&device, Features::NONE);
-        let queue = VirtQueue::new(init.transport(), 0, wanted, 0, Features::NONE, &dma);
+        let mut init = init(&device, Features::empty());
+        let queue = VirtQueue::new(init.transport(), 0, wanted, 0, Features::empty(), &dma);
         assert_eq!(queue.unwrap().size(), announced);
     }
     let options = Options {
@@ -111,8 +117,8 @@ fn a_legacy_device_fixes_the_size() {
         ..Options::default()
     };
     let device = FakeDevice::new(&dma, options);
-    let mut init = init(&device, Features::NONE);
-    let error = VirtQueue::new(init.transport(), 0, 100, 0, Features::NONE, &dma).unwrap_err();
+    let mut init = init(&device, Features::empty());
+    let error = VirtQueue::new(init.transport(), 0, 100, 0, Features::empty(), &dma).unwrap_err();
     assert_eq!(
         error,
         SetupError::Transport(TransportError::QueueSize {

@@ -14,6 +14,11 @@ pub enum TransportError {
         /// The status last read.
         status: u8,
     },
+    /// A device behind a modern interface does not offer VIRTIO_F_VERSION_1.
+    NoVersion1 {
+        /// The features that it offers and the driver would accept.
+        features: Features,
+    },
     /// The device did not keep FEATURES_OK.
     FeaturesRefused {
         /// The features that the driver accepted.
@@ -100,6 +105,10 @@ impl fmt::Display for TransportError {
                     "the device did not reset: its status stays {status:#04x}"
                 )
             }
+            Self::NoVersion1 { features } => write!(
+                f,
+                "the device does not offer VIRTIO_F_VERSION_1, only {features} of what the driver wants"
+            ),
             Self::FeaturesRefused { features } => {
                 write!(f, "the device refused the features {features}")
             }

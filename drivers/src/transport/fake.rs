@@ -89,11 +89,6 @@ unsafe impl Transport for FakeTransport<'_> {
         self.device.write_status(status.bits());
     }
 
-    fn reset(&mut self, wait: &mut dyn Wait) -> Result<(), TransportError> {
-        self.set_status(DeviceStatus::empty());
-        super::wait_for_reset(self, wait)
-    }
-
     fn device_features(&mut self) -> Features {
         self.device.core.borrow_mut().read_features()
     }

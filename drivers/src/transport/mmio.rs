@@ -10,7 +10,7 @@ use super::{
 };
 use crate::dma::PAGE_SIZE;
 use crate::mmio::{MmioRegion, Registers};
-use crate::virtio::{Features, Wait};
+use crate::virtio::Features;
 
 /// Offsets of the registers, all 32 bits wide (4.2.2, 4.2.4).
 mod register {
@@ -182,11 +182,6 @@ unsafe impl Transport for Mmio {
         self.write(register::STATUS, status.bits().into());
     }
 
-    fn reset(&mut self, wait: &mut dyn Wait) -> Result<(), TransportError> {
-        self.set_status(DeviceStatus::empty());
-        super::wait_for_reset(self, wait)
-    }
-
     fn device_features(&mut self) -> Features {
         let high = match self.version {
             // A legacy interface negotiates 32 bits, VIRTIO_F_VERSION_1 is not
@@ -199,7 +194,7 @@ unsafe impl Transport for Mmio {
         };
         self.write(register::DEVICE_FEATURES_SEL, 0);
         let low = self.read(register::DEVICE_FEATURES);
-        Features::from_bits(u64::from(high) << 32 | u64::from(low))
+        Features::from_bits_retain(u64::from(high) << 32 | u64::from(low))
     }
 
     fn accept_features(&mut self, features: Features) -> Result<(), TransportError> {
@@ -470,7 +465,7 @@ mod tests {
             let mut slot = Slot::new(version, 4);
             slot.set(register::DEVICE_FEATURES, u32::MAX);
             let mut mmio = Mmio::probe(slot.region()).unwrap().unwrap();
-            assert_eq!(mmio.device_features(), Features::from_bits(offered));
+            assert_eq!(mmio.device_features(), Features::from_bits_retain(offered));
         }
     }
 

@@ -64,7 +64,20 @@ pub unsafe trait Transport {
     /// # Errors
     ///
     /// [`TransportError::ResetTimeout`] with the status last read.
-    fn reset(&mut self, wait: &mut dyn Wait) -> Result<(), TransportError>;
+    fn reset(&mut self, wait: &mut dyn Wait) -> Result<(), TransportError> {
+        self.set_status(DeviceStatus::empty());
+        loop {
+            let status = self.status();
+            if status.is_empty() {
+                return Ok(());
+            }
+            if !wait.again() {
+                return Err(TransportError::ResetTimeout {
+                    status: status.bits(),
+                });
+            }
+        }
+    }
 
     /// The features that the device offers.
     fn device_features(&mut self) -> Features;
@@ -191,26 +204,16 @@ unsafe impl<T: Transport + ?Sized> Transport for &mut T {
     }
 }
 
-/// Waits until the device's status is 0.
-fn wait_for_reset<T: Transport>(transport: &T, wait: &mut dyn Wait) -> Result<(), TransportError> {
-    loop {
-        let status = transport.status();
-        if status.is_empty() {
-            return Ok(());
-        }
-        if !wait.again() {
-            return Err(TransportError::ResetTimeout {
-                status: status.bits(),
-            });
-        }
-    }
-}
-
 /// Sets FEATURES_OK and reads it back (3.1.1, steps 5 and 6).
 fn confirm_features<T: Transport>(
     transport: &mut T,
     features: Features,
 ) -> Result<(), TransportError> {
+    // 6.1: a device that does not offer it is a legacy device, and has no
+    // business behind this interface.
+    if !features.contains(Features::VERSION_1) {
+        return Err(TransportError::NoVersion1 { features });
+    }
     transport.set_status(transport.status() | DeviceStatus::FEATURES_OK);
     if transport.status().contains(DeviceStatus::FEATURES_OK) {
         Ok(())

@@ -10,8 +10,10 @@ use core::ptr::NonNull;
 
 /// Something that can be rung.
 pub trait Notify {
-    /// Rings the doorbell: one access to the device, ordered after all earlier
-    /// writes of this CPU to memory.
+    /// Rings the doorbell: one access to the device, and nothing else. That the
+    /// device sees the ring's writes first is the caller's affair:
+    /// [`Ring::needs_notification`](crate::queue::Ring::needs_notification)
+    /// executes the barrier (2.7.13.3.1, 2.7.13.4.1).
     fn notify(&self);
 }
 

@@ -171,7 +171,11 @@ impl Structures {
 
 /// The BAR with this index, if it is in IO space or not as `io` says, and its
 /// address.
-pub(super) fn assigned(function: &Function, index: u8, io: bool) -> Result<(Bar, u64), PciError> {
+///
+/// # Errors
+///
+/// [`PciError`] if there is no such BAR, or it has no address.
+pub fn assigned(function: &Function, index: u8, io: bool) -> Result<(Bar, u64), PciError> {
     let bar = function.bars.get(usize::from(index)).copied().flatten();
     let bar = bar
         .filter(|bar| (bar.kind == BarKind::Io) == io)
@@ -183,17 +187,6 @@ pub(super) fn assigned(function: &Function, index: u8, io: bool) -> Result<(Bar,
     Ok((bar, address))
 }
 
-/// Whether the BAR with this index exists and has an address.
-///
-/// # Errors
-///
-/// [`PciError`] that says why not.
-pub fn check_bar(function: &Function, index: u8) -> Result<(), PciError> {
-    let bar = function.bars.get(usize::from(index)).copied().flatten();
-    let io = bar.is_some_and(|bar| bar.kind == BarKind::Io);
-    assigned(function, index, io).map(drop)
-}
-
 /// The ports of a structure that lies in an IO BAR, which has to hold all of it.
 ///
 /// # Errors
@@ -203,7 +196,7 @@ pub fn check_bar(function: &Function, index: u8) -> Result<(), PciError> {
 /// # Safety
 ///
 /// The function is the caller's, and its BARs are as `function` says.
-pub(super) unsafe fn ports<S: IoSpace>(
+pub unsafe fn ports<S: IoSpace>(
     function: &Function,
     at: Structure,
     kind: &'static str,

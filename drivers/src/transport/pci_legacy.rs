@@ -12,7 +12,7 @@ use crate::dma::PAGE_SIZE;
 use crate::pci::capabilities::{self, MSI_X};
 use crate::pci::{ConfigSpace, Function};
 use crate::port::{IoRegion, IoSpace};
-use crate::virtio::{Features, Wait};
+use crate::virtio::Features;
 
 /// Offsets of the legacy registers in BAR 0, with their width in bits.
 mod register {
@@ -165,13 +165,8 @@ unsafe impl<S: IoSpace> Transport for PciLegacy<S> {
         self.io.write8(register::DEVICE_STATUS, status.bits());
     }
 
-    fn reset(&mut self, wait: &mut dyn Wait) -> Result<(), TransportError> {
-        self.set_status(DeviceStatus::empty());
-        super::wait_for_reset(self, wait)
-    }
-
     fn device_features(&mut self) -> Features {
-        Features::from_bits(self.io.read32(register::DEVICE_FEATURES).into())
+        Features::from_bits_retain(self.io.read32(register::DEVICE_FEATURES).into())
     }
 
     fn accept_features(&mut self, features: Features) -> Result<(), TransportError> {

@@ -18,7 +18,7 @@ use super::{
 use crate::mmio::{MapMmio, MmioRegion, Registers};
 use crate::pci::{ConfigSpace, Function};
 use crate::port::{IoRegion, IoSpace};
-use crate::virtio::{Features, Wait};
+use crate::virtio::Features;
 
 /// Length of the common configuration up to and with `queue_device`: what every
 /// device of virtio 1.0 has.
@@ -34,6 +34,8 @@ pub enum NotifyChoice {
     Memory,
     /// The first in an IO BAR.
     Io,
+    /// The one with this number in the device's order of preference, from 0.
+    Nth(usize),
     /// The window in configuration space (4.1.4.9), onto the first doorbell in a
     /// memory BAR. It rings one queue.
     ConfigWindow,
@@ -280,15 +282,20 @@ fn choose(
     };
     let in_memory = || structures.notify().find(|structure| !structure.io);
     let none = |wanted| PciError::NoNotify { wanted };
+    let of = |structure: NotifyStructure| match structure.io {
+        true => Chosen::Io(structure),
+        false => Chosen::Memory(structure),
+    };
     match notify {
         NotifyChoice::Preferred => {
             let first = structures.notify().find(assigned);
-            let first = first.ok_or(none("notification structure"))?;
-            Ok(if first.io {
-                Chosen::Io(first)
-            } else {
-                Chosen::Memory(first)
-            })
+            first.map(of).ok_or(none("notification structure"))
+        }
+        NotifyChoice::Nth(number) => {
+            let chosen = structures.notify().nth(number);
+            chosen
+                .map(of)
+                .ok_or(none("notification structure of that number"))
         }
         NotifyChoice::Memory => in_memory()
             .map(Chosen::Memory)
@@ -357,18 +364,13 @@ unsafe impl<S: IoSpace, C: ConfigSpace> Transport for PciModern<S, C> {
         self.common().device_status().write(status);
     }
 
-    fn reset(&mut self, wait: &mut dyn Wait) -> Result<(), TransportError> {
-        self.set_status(DeviceStatus::empty());
-        super::wait_for_reset(self, wait)
-    }
-
     fn device_features(&mut self) -> Features {
         let common = self.common();
         common.device_feature_select().write(le32::from(1));
         let high = u32::from(common.device_feature().read());
         common.device_feature_select().write(le32::from(0));
         let low = u32::from(common.device_feature().read());
-        Features::from_bits(u64::from(high) << 32 | u64::from(low))
+        Features::from_bits_retain(u64::from(high) << 32 | u64::from(low))
     }
 
     fn accept_features(&mut self, features: Features) -> Result<(), TransportError> {

@@ -1,55 +1,34 @@
 //! Feature bits (virtio 1.2, 2.2 and 6).
 
 use core::fmt;
-use core::ops::{BitAnd, BitOr};
 
+use bitflags::bitflags;
 use virtio_spec::{F, FeatureBits, balloon, blk, console, le128, net, vsock};
 
-/// A set of feature bits, 0 to 63: all that an interface of virtio 1.2 has room
-/// for, device type specific ones included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Features(u64);
+bitflags! {
+    /// A set of feature bits, 0 to 63: all that an interface of virtio 1.2 has
+    /// room for. Those that a transport or a queue looks at have names here;
+    /// device types' own come from `virtio-spec`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Features: u64 {
+        /// `VIRTIO_F_INDIRECT_DESC`: descriptors that point to tables of
+        /// descriptors.
+        const INDIRECT_DESC = 1 << 28;
+        /// `VIRTIO_F_EVENT_IDX`: `used_event` and `avail_event`.
+        const EVENT_IDX = 1 << 29;
+        /// `VIRTIO_F_VERSION_1`: not a legacy device.
+        const VERSION_1 = 1 << 32;
+        /// `VIRTIO_F_ACCESS_PLATFORM`: device addresses are the platform's
+        /// affair.
+        const ACCESS_PLATFORM = 1 << 33;
+        const _ = !0;
+    }
+}
 
 impl Features {
-    /// No feature.
-    pub const NONE: Self = Self(0);
-    /// `VIRTIO_F_INDIRECT_DESC`: descriptors that point to tables of descriptors.
-    pub const INDIRECT_DESC: Self = Self(1 << 28);
-    /// `VIRTIO_F_EVENT_IDX`: `used_event` and `avail_event`.
-    pub const EVENT_IDX: Self = Self(1 << 29);
-    /// `VIRTIO_F_VERSION_1`: not a legacy device.
-    pub const VERSION_1: Self = Self(1 << 32);
-    /// `VIRTIO_F_ACCESS_PLATFORM`: device addresses are the platform's affair.
-    pub const ACCESS_PLATFORM: Self = Self(1 << 33);
-
-    /// The set with these bits.
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    /// The set's bits.
-    pub const fn bits(self) -> u64 {
-        self.0
-    }
-
-    /// Whether all of `other` are in the set.
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Those of the set that are not in `other`.
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    /// Both sets together.
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
     /// The numbers of the set's bits, in ascending order.
-    pub fn iter(self) -> impl Iterator<Item = u32> {
-        (0..u64::BITS).filter(move |bit| self.0 & 1 << bit != 0)
+    pub fn numbers(self) -> impl Iterator<Item = u32> {
+        (0..u64::BITS).filter(move |bit| self.bits() & 1 << bit != 0)
     }
 
     /// The specification's name of a feature bit of a device of type
@@ -80,30 +59,14 @@ impl<B: FeatureBits> From<B> for Features {
     fn from(features: B) -> Self {
         let features: F = features.into();
         // Bits above 63 cannot be negotiated over these interfaces.
-        Self(u128::from(features.bits()) as u64)
-    }
-}
-
-impl BitAnd for Features {
-    type Output = Self;
-
-    fn bitand(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-}
-
-impl BitOr for Features {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        self.union(other)
+        Self::from_bits_retain(u128::from(features.bits()) as u64)
     }
 }
 
 /// The bits as one hexadecimal number.
 impl fmt::Display for Features {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)
+        write!(f, "{:#x}", self.bits())
     }
 }
 
@@ -131,6 +94,6 @@ mod tests {
         assert_eq!(Features::name(9, 4), None);
         assert_eq!(Features::name(200, 2), None);
         let set = Features::VERSION_1 | Features::EVENT_IDX;
-        assert_eq!(set.iter().collect::<std::vec::Vec<_>>(), [29, 32]);
+        assert_eq!(set.numbers().collect::<std::vec::Vec<_>>(), [29, 32]);
     }
 }

@@ -35,7 +35,7 @@ impl<T: Transport> Init<T> {
     ) -> Result<Self, InitError> {
         let mut init = Self {
             transport: Some(transport),
-            features: Features::NONE,
+            features: Features::empty(),
         };
         let transport = init.transport();
         transport.reset(wait)?;
@@ -44,7 +44,7 @@ impl<T: Transport> Init<T> {
         let offered = transport.device_features();
         if !offered.contains(required) {
             return Err(InitError::MissingFeatures {
-                missing: required.without(offered),
+                missing: required.difference(offered),
             });
         }
         let features = offered & (wanted | required | Features::VERSION_1);

@@ -1,5 +1,7 @@
 //! How a run ends: through QEMU's `isa-debug-exit` device.
 
+use doorbell::port::{IoSpace, X86Ports};
+
 use crate::platform::serial;
 
 /// Where the launcher puts the device (`-device isa-debug-exit,iobase=0xf4`).
@@ -26,14 +28,7 @@ pub fn exit(code: ExitCode) -> ! {
     serial::take_over();
     serial::flush();
     // SAFETY: nothing but the exit device answers at this port, if it is there.
-    unsafe {
-        core::arch::asm!(
-            "out dx, eax",
-            in("dx") PORT,
-            in("eax") code as u32,
-            options(nostack, preserves_flags)
-        );
-    }
+    unsafe { X86Ports.write32(PORT, code as u32) };
     crate::println!("no isa-debug-exit device at port {PORT:#x}: halting ({code:?})");
     loop {
         x86_64::instructions::interrupts::disable();

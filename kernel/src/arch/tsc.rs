@@ -4,6 +4,8 @@ use core::arch::asm;
 use core::arch::x86_64::CpuidResult;
 use core::fmt;
 
+use doorbell::port::{IoSpace, X86Ports};
+
 use super::cpu;
 use crate::platform::acpi::PmTimer;
 
@@ -183,20 +185,20 @@ fn measure_pit() -> Option<Frequency> {
     // SAFETY: these ports belong to the 8254 or to nobody. This kernel has no
     // other use for channel 0, and its interrupt is masked.
     let read = || unsafe {
-        port_write(COMMAND, LATCH_CHANNEL_0);
-        let low = port_read(CHANNEL_0);
-        u32::from(u16::from_le_bytes([low, port_read(CHANNEL_0)]))
+        X86Ports.write8(COMMAND, LATCH_CHANNEL_0);
+        let low = X86Ports.read8(CHANNEL_0);
+        u32::from(u16::from_le_bytes([low, X86Ports.read8(CHANNEL_0)]))
     };
     // SAFETY: as above.
     unsafe {
-        port_write(COMMAND, RATE_GENERATOR);
-        port_write(CHANNEL_0, 0);
-        port_write(CHANNEL_0, 0);
+        X86Ports.write8(COMMAND, RATE_GENERATOR);
+        X86Ports.write8(CHANNEL_0, 0);
+        X86Ports.write8(CHANNEL_0, 0);
     }
     // It counts down: the complement counts up.
     let hz = calibrate(PIT_HZ, 0xffff, || !read() & 0xffff);
     // SAFETY: as above.
-    unsafe { port_write(COMMAND, ONE_SHOT) };
+    unsafe { X86Ports.write8(COMMAND, ONE_SHOT) };
     Some(Frequency {
         hz: hz?,
         source: Source::Pit,
@@ -257,26 +259,6 @@ fn sample(read: &mut impl FnMut() -> u32) -> Sample {
         }
     }
     best
-}
-
-/// # Safety
-/// The port must be one whose device this kernel may drive.
-unsafe fn port_write(port: u16, value: u8) {
-    // SAFETY: the caller vouches for the port.
-    unsafe {
-        asm!("out dx, al", in("dx") port, in("al") value, options(nostack, preserves_flags));
-    }
-}
-
-/// # Safety
-/// The port must be one whose device this kernel may drive.
-unsafe fn port_read(port: u16) -> u8 {
-    let value;
-    // SAFETY: the caller vouches for the port.
-    unsafe {
-        asm!("in al, dx", in("dx") port, out("al") value, options(nostack, preserves_flags));
-    }
-    value
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use doorbell::virtio::Wait;
 use super::harness::{PROBE_OPERATIONS, time};
 use super::{Case, Series, Timer};
 use crate::arch::tsc;
-use crate::clock::Clock;
+use crate::clock::{Clock, Deadline};
 use crate::drive::{self, Driven, Unit, Way};
 use crate::machine::Machine;
 
@@ -116,15 +116,18 @@ fn confirm(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
     wait(driven, clock)
 }
 
-/// Waits until the request in flight comes back.
-fn wait(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
-    /// Looks at the ring between two looks at the clock, which is dear where
-    /// `rdtsc` is emulated, and would be part of what is timed.
-    const LOOKS: u32 = 4096;
-    let mut patience = None;
+/// Looks at the ring between two looks at the clock, which is dear where `rdtsc`
+/// is emulated.
+const LOOKS: u32 = 4096;
+
+/// Waits until the used ring shows an answer.
+#[inline]
+fn wait_used(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
+    let queue = driven.queue();
+    let mut patience: Option<Deadline> = None;
     loop {
         for _ in 0..LOOKS {
-            if driven.reap().map_err(|error| error.to_string())? {
+            if queue.has_used() {
                 return Ok(());
             }
             core::hint::spin_loop();
@@ -132,6 +135,16 @@ fn wait(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
         if !patience.get_or_insert_with(|| clock.patience()).again() {
             return Err("a request that was rung for did not come back".to_string());
         }
+    }
+}
+
+/// Waits until the request in flight comes back, and takes it.
+fn wait(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
+    wait_used(driven, clock)?;
+    match driven.reap() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("an answer was shown, and is not there".to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -212,8 +225,9 @@ impl<N: Notify> Timed for N {
             publish(driven)?;
             let start = tsc::start();
             self.notify();
-            wait(driven, clock)?;
+            wait_used(driven, clock)?;
             series.record(tsc::stop().wrapping_sub(start));
+            wait(driven, clock)?;
             series.delivered += 1;
         }
         Ok(())

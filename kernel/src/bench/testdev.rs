@@ -11,9 +11,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use doorbell::mmio::{MmioRegion, Registers};
-use doorbell::pci::{BarKind, Function};
+use doorbell::pci::Function;
 use doorbell::port::{IoRegion, IoSpace, X86Ports};
 use doorbell::transport::Notify;
+use doorbell::transport::pci::{self as virtio_pci, PciError, Structure};
 
 use super::harness::time;
 use super::{Case, Series, Timer};
@@ -23,6 +24,10 @@ use crate::record::Place;
 
 /// Vendor and device ID.
 const ID: (u16, u16) = (0x1b36, 0x0005);
+
+/// The BARs: the same registers in both.
+const MEMORY_BAR: u8 = 0;
+const IO_BAR: u8 = 1;
 
 /// Offsets in a BAR of the header of the subtest that is selected.
 mod header {
@@ -138,7 +143,7 @@ pub fn subtests(machine: &Machine, timer: &mut Timer) -> (Vec<Subtest>, Vec<(Pla
             bdf: Some(function.address.to_string()),
             mmio: None,
         };
-        for index in [0, 1] {
+        for index in [MEMORY_BAR, IO_BAR] {
             match bar(function, index) {
                 Ok(bar) => {
                     for test in 0..MAX_SUBTESTS {
@@ -149,7 +154,7 @@ pub fn subtests(machine: &Machine, timer: &mut Timer) -> (Vec<Subtest>, Vec<(Pla
                         }
                     }
                 }
-                Err(reason) => skipped.push((place.clone(), reason)),
+                Err(error) => skipped.push((place.clone(), error.to_string())),
             }
         }
     }
@@ -157,28 +162,22 @@ pub fn subtests(machine: &Machine, timer: &mut Timer) -> (Vec<Subtest>, Vec<(Pla
 }
 
 /// Maps a BAR of the device.
-fn bar(function: &Function, index: usize) -> Result<Bar, String> {
-    let bar = function.bars[index]
-        .as_ref()
-        .ok_or(format!("there is no BAR{index}"))?;
-    let address = bar.address.ok_or_else(|| match bar.reason {
-        Some(reason) => format!("BAR{index} has no address: {reason}"),
-        None => format!("BAR{index} has no address"),
-    })?;
-    if bar.kind == BarKind::Io {
-        let range = u16::try_from(address)
-            .ok()
-            .zip(u16::try_from(bar.size).ok());
-        let (base, len) = range.ok_or(format!("BAR{index} at {address:#x} is not a port"))?;
-        // SAFETY: the function's own IO BAR, and this kernel owns it.
-        let ports = unsafe { IoRegion::new(X86Ports, base, len) };
-        Ok(Bar::Io(
-            ports.ok_or(format!("BAR{index} passes the end of IO space"))?,
-        ))
+fn bar(function: &Function, index: u8) -> Result<Bar, PciError> {
+    let io = index == IO_BAR;
+    let (bar, address) = virtio_pci::assigned(function, index, io)?;
+    if io {
+        let length = u32::try_from(bar.size).unwrap_or(u32::MAX);
+        let all = Structure {
+            bar: index,
+            offset: 0,
+            length,
+        };
+        // SAFETY: this kernel owns the function.
+        unsafe { virtio_pci::ports(function, all, "the test BAR", X86Ports) }.map(Bar::Io)
     } else {
-        // SAFETY: the function's own memory BAR, and this kernel owns it.
-        let region = unsafe { MmioRegion::map(&KernelMmio, address, bar.size) };
-        Ok(Bar::Memory(region.map_err(|error| error.to_string())?))
+        // SAFETY: as above.
+        let region = unsafe { MmioRegion::map(&KernelMmio, address, bar.size) }?;
+        Ok(Bar::Memory(region))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use super::Command;
 use crate::arch::crash::CRASHES;
@@ -13,17 +14,19 @@ pub(super) const COMMAND: Command = Command {
     usage: "panic|null|divide|stack|code|data|opcode|double",
     about: "crashes, to see what is reported",
     parse: |arguments| {
-        let mut chosen: Option<fn()> = None;
-        arguments.each(|key, _| {
-            let way = match CRASHES.iter().find(|(name, _)| *name == key) {
-                Some((_, way)) => *way,
-                None if key == "panic" => || panic!("a panic was asked for"),
-                None => return Ok(false),
-            };
-            chosen = Some(way);
-            Ok(true)
+        let mut chosen: Vec<fn()> = Vec::new();
+        arguments.each_flag(|key| {
+            let way = CRASHES.iter().find(|(name, _)| *name == key);
+            match way {
+                Some((_, way)) => chosen.push(*way),
+                None if key == "panic" => chosen.push(|| panic!("a panic was asked for")),
+                None => return false,
+            }
+            true
         })?;
-        let way = chosen.ok_or("it wants to know how".to_string())?;
+        let [way] = chosen[..] else {
+            return Err("it wants to know one way".to_string());
+        };
         Ok(Box::new(move |_| {
             way();
             // Whoever comes back here did not crash.

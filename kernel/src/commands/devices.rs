@@ -63,7 +63,7 @@ pub fn name(way: Way) -> &'static str {
     use doorbell::transport::pci_modern::NotifyChoice;
     match way {
         Way::Legacy => "pci-legacy, pio",
-        Way::Modern(NotifyChoice::Preferred) => "pci-modern",
+        Way::Modern(NotifyChoice::Preferred | NotifyChoice::Nth(_)) => "pci-modern",
         Way::Modern(NotifyChoice::Memory) => "pci-modern, mmio",
         Way::Modern(NotifyChoice::Io) => "pci-modern, pio",
         Way::Modern(NotifyChoice::ConfigWindow) => "pci-modern, pci-cfg",

@@ -6,6 +6,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::{Command, fail, number};
+use doorbell::virtio::Wait;
+
 use crate::bench::baseline::Baseline;
 use crate::bench::path::Path;
 use crate::bench::{Case, Timer, testdev};
@@ -20,6 +22,9 @@ const ROUNDS: u32 = 50;
 
 /// Operations of each case in a round, unless asked otherwise.
 const COUNT: u32 = 200;
+
+/// Progress is shown this often, between rounds.
+const PROGRESS_MS: u64 = 2_000;
 
 /// Times all doorbells.
 pub(super) const COMMAND: Command = Command {
@@ -86,7 +91,12 @@ fn run(machine: &Machine, options: &Options) -> u32 {
         options.rounds,
         options.count
     );
-    for _ in 0..options.rounds {
+    let mut quiet = machine.clock.wait_ms(PROGRESS_MS);
+    for round in 0..options.rounds {
+        if !quiet.again() {
+            println!("  {round} of {} rounds", options.rounds);
+            quiet = machine.clock.wait_ms(PROGRESS_MS);
+        }
         timer.round(options.count);
         cases.retain_mut(|case| match case.round(&mut timer, options.count) {
             Ok(()) => true,
@@ -180,17 +190,18 @@ fn report(case: &dyn Case, timer: &Timer, into: &mut Vec<SummaryRecord>) -> u32 
 fn table(world: &World, summaries: &[SummaryRecord]) {
     println!();
     println!(
-        "Cycles an operation, net of the empty loop. {}",
+        "Cycles an operation, net of the empty loop; percentiles of batches. {}",
         world.describe()
     );
     println!(
-        "{:<17}{:<12}{:<13}{:<11}{:<14}{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+        "{:<17}{:<12}{:<13}{:<11}{:<14}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
         "case",
         "device",
         "at",
         "transport",
         "notify",
         "n",
+        "batch",
         "min",
         "p50",
         "p90",
@@ -221,12 +232,13 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
                 ),
             };
             println!(
-                "{:<17}{:<12}{:<13}{:<25}{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+                "{:<17}{:<12}{:<13}{:<25}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
                 summary.case,
                 summary.device,
                 place.unwrap_or("-"),
                 format!("{transport:<11}{notify}"),
                 summary.n,
+                summary.batch,
                 cycles(summary.min),
                 cycles(summary.p50),
                 cycles(summary.p90),

@@ -24,13 +24,13 @@ pub(super) const COMMAND: Command = Command {
     about: "lists PCI functions; -v in detail, -n with numbers for names",
     parse: |arguments| {
         let (mut verbose, mut numeric) = (false, false);
-        arguments.each(|key, _| {
+        arguments.each_flag(|key| {
             match key {
                 "-v" => verbose = true,
                 "-n" => numeric = true,
-                _ => return Ok(false),
+                _ => return false,
             }
-            Ok(true)
+            true
         })?;
         Ok(Box::new(move |machine| lspci(machine, verbose, numeric)))
     },
@@ -282,6 +282,7 @@ pub fn record(pci: &Pci, function: &Function) -> PciRecord {
         header: function.header.to_string(),
         port: function.port.map(|port| port.to_string()),
         access: pci.config.method(),
+        command: pci.config.command(function.address).bits(),
         bars: bars.collect(),
         bus: bridge.map(|bridge| BusRecord {
             primary: bridge.primary,

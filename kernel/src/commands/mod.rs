@@ -64,6 +64,15 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// Hands each argument, which must have no value, to `take`, which says
+    /// whether it is one.
+    fn each_flag(&self, mut take: impl FnMut(&str) -> bool) -> Result<(), String> {
+        self.each(|key, value| match value {
+            None => Ok(take(key)),
+            Some(_) => Err("it takes no value".to_string()),
+        })
+    }
+
     /// Hands each argument, as a key and what is behind its `=`, to `take`, which
     /// says whether it is one.
     fn each(
@@ -102,6 +111,10 @@ fn number(value: Option<&str>, range: core::ops::RangeInclusive<u32>) -> Result<
 /// is how many things failed.
 pub fn run_command_line(machine: &Machine) -> u32 {
     // Words for virtio-mmio may be anywhere: QEMU appends them.
+    if machine.bad_words > 0 {
+        println!("Nothing was run: the command line has mistakes.");
+        return machine.bad_words;
+    }
     let words = machine.boot.command_line().split(' ');
     let line: Vec<_> = words
         .filter(|word| !virtio_mmio::is_parameter(word))
@@ -118,8 +131,7 @@ pub fn run_command_line(machine: &Machine) -> u32 {
 /// Runs the commands in a line, separated by `;`. All are read before the first
 /// one runs: a line with a mistake in it does nothing else.
 pub fn run(machine: &Machine, line: &str) -> u32 {
-    let jobs: Result<Vec<_>, String> = split(line).map(|text| Ok((text, parse(text)?))).collect();
-    match jobs {
+    match parse_all(line) {
         Ok(jobs) => jobs
             .into_iter()
             .map(|(text, job)| {
@@ -133,6 +145,22 @@ pub fn run(machine: &Machine, line: &str) -> u32 {
             1
         }
     }
+}
+
+/// Reads the commands in a line.
+fn parse_all(line: &str) -> Result<Vec<(&str, Job)>, String> {
+    let mut jobs: Vec<(&str, Job)> = Vec::new();
+    for text in split(line) {
+        // Whoever wants more after it can type it there.
+        if jobs
+            .last()
+            .is_some_and(|(before, _)| *before == shell::COMMAND.name)
+        {
+            return Err(format!("\"{text}\": \"shell\" has to be the last command"));
+        }
+        jobs.push((text, parse(text)?));
+    }
+    Ok(jobs)
 }
 
 fn split(line: &str) -> impl Iterator<Item = &str> {
@@ -194,6 +222,16 @@ mod tests {
         assert!(error("doorbell rounds=0").contains("it wants a number"));
         assert!(error("help me").contains("it takes no arguments"));
         assert!(error("crash").contains("usage: crash"));
+        assert!(error("crash null panic").contains("one way"));
+        assert!(error("crash null=3").contains("it takes no value"));
+        assert!(error("lspci -v=junk").contains("\"-v=junk\": it takes no value"));
+    }
+
+    #[test]
+    fn nothing_comes_after_the_shell() {
+        let error = parse_all("shell; lspci").err().unwrap_or_default();
+        assert_eq!(error, "\"lspci\": \"shell\" has to be the last command");
+        assert!(parse_all("lspci; shell").is_ok_and(|jobs| jobs.len() == 2));
     }
 
     #[test]

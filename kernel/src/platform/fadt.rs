@@ -5,8 +5,9 @@
 //! table does not have, and counts register widths in a byte that overflows.
 
 use alloc::vec::Vec;
-use core::arch::asm;
 use core::fmt;
+
+use doorbell::port::{IoSpace, X86Ports};
 
 /// Field offsets in bytes (table 5-9).
 mod field {
@@ -77,13 +78,9 @@ impl PmTimer {
 
     /// The timer's value.
     pub fn read(self) -> u32 {
-        let value: u32;
         // SAFETY: the FADT says that this port is the timer, which nothing
         // changes by reading.
-        unsafe {
-            asm!("in eax, dx", in("dx") self.port, out("eax") value, options(nostack, preserves_flags));
-        }
-        value & self.mask()
+        unsafe { X86Ports.read32(self.port) & self.mask() }
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn run(
 ) {
     let sets = [
         ("all features", FEATURES),
-        ("no features", Features::NONE),
+        ("no features", Features::empty()),
         ("event_idx", Features::EVENT_IDX),
     ];
     for (number, (set, features)) in sets.into_iter().enumerate() {
@@ -120,7 +120,7 @@ fn way_number(way: Way) -> u64 {
     use doorbell::transport::pci_modern::NotifyChoice;
     match way {
         Way::Legacy => 0,
-        Way::Modern(NotifyChoice::Preferred) => 1,
+        Way::Modern(NotifyChoice::Preferred | NotifyChoice::Nth(_)) => 1,
         Way::Modern(NotifyChoice::Memory) => 2,
         Way::Modern(NotifyChoice::Io) => 3,
         Way::Modern(NotifyChoice::ConfigWindow) => 4,
@@ -147,11 +147,7 @@ fn session(
     let clock = &machine.clock;
     let path = (transport.interface(), transport.notify_path());
     let mut blk = None;
-    let mut transport = Some(transport);
     runner.run(format_args!("{place}/comes up"), || {
-        let Some(transport) = transport.take() else {
-            return Ok(());
-        };
         let driver = Blk::new(
             transport,
             QUEUE_SIZE,

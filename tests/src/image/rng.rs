@@ -30,7 +30,10 @@ pub(crate) fn run(
     usable: Result<(), String>,
     witness: &Witness,
 ) {
-    for (set, features) in [("all features", FEATURES), ("no features", Features::NONE)] {
+    for (set, features) in [
+        ("all features", FEATURES),
+        ("no features", Features::empty()),
+    ] {
         let place = format!("rng/{}/{}/{set}", unit.at(), path_name(way));
         if let Err(reason) = &usable {
             runner.run(&place, || {
@@ -67,18 +70,17 @@ fn session(
     let clock = &machine.clock;
     let path = (transport.interface(), transport.notify_path());
     let mut rng = None;
-    let mut transport = Some(transport);
     runner.run(format_args!("{place}/comes up"), || {
-        let Some(transport) = transport.take() else {
-            return Ok(());
-        };
-        rng = Some(Rng::new(
+        let driver = Rng::new(
             transport,
             QUEUE_SIZE,
             features,
             KernelDma,
             &mut clock.patience(),
-        )?);
+        )?;
+        let accepted = driver.features() & FEATURES;
+        ensure!(accepted == features, "accepted {accepted}, not {features}");
+        rng = Some(driver);
         Ok(())
     });
     let Some(mut rng) = rng else { return };

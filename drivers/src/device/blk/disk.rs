@@ -6,10 +6,10 @@ use super::{ID_LEN, SECTOR};
 use crate::transport::fake::{Chain, Options};
 use crate::virtio::Features;
 
-pub(crate) const SIZE_MAX: Features = Features::from_bits(1 << 1);
-pub(crate) const RO: Features = Features::from_bits(1 << 5);
-pub(crate) const BLK_SIZE: Features = Features::from_bits(1 << 6);
-pub(crate) const FLUSH: Features = Features::from_bits(1 << 9);
+pub(crate) const SIZE_MAX: Features = Features::from_bits_retain(1 << 1);
+pub(crate) const RO: Features = Features::from_bits_retain(1 << 5);
+pub(crate) const BLK_SIZE: Features = Features::from_bits_retain(1 << 6);
+pub(crate) const FLUSH: Features = Features::from_bits_retain(1 << 9);
 
 pub(crate) struct Disk {
     pub(crate) data: Vec<u8>,

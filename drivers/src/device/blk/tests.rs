@@ -73,7 +73,7 @@ fn legacy(options: &mut Options) {
 #[test]
 fn a_session() {
     for ring in [
-        Features::NONE,
+        Features::empty(),
         Features::INDIRECT_DESC,
         Features::EVENT_IDX,
         RING,

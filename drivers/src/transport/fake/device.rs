@@ -167,7 +167,7 @@ impl Core<'_> {
     fn finish_reset(&mut self) {
         self.check_memory();
         self.rings = self.options.queues.iter().map(|_| None).collect();
-        (self.status, self.features, self.resetting) = (0, Features::NONE, None);
+        (self.status, self.features, self.resetting) = (0, Features::empty(), None);
     }
 
     fn check_memory(&mut self) {
@@ -194,8 +194,8 @@ impl Core<'_> {
 
     pub(super) fn accept(&mut self, features: Features) {
         self.events.push(Event::Accept(features));
-        let excess = features.without(self.options.features);
-        if excess != Features::NONE {
+        let excess = features.difference(self.options.features);
+        if excess != Features::empty() {
             self.violation(format!(
                 "features {excess} were accepted, not offered (2.2.1)"
             ));
@@ -318,7 +318,7 @@ impl<'d> FakeDevice<'d> {
             status: 0,
             set: 0,
             resetting: None,
-            features: Features::NONE,
+            features: Features::empty(),
             rings: (0..queues).map(|_| None).collect(),
             looked: false,
             events: Vec::new(),

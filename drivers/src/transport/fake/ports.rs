@@ -159,7 +159,7 @@ unsafe impl IoSpace for FakePorts<'_> {
                 .device
                 .core
                 .borrow_mut()
-                .accept(Features::from_bits(value.into())),
+                .accept(Features::from_bits_retain(value.into())),
             8 => self.write_address(value),
             offset => panic!("32 bits written at offset {offset}"),
         }

@@ -89,7 +89,7 @@ fn queues_that_make_no_sense() {
 fn doorbells_and_memory() {
     let dma = FakeDma::default();
     let device = FakeDevice::new(&dma, Options::default());
-    let no = Features::NONE;
+    let no = Features::empty();
     let mut init = Init::begin(device.transport(), no, no, &mut Polls(1)).unwrap();
     let mut queue = VirtQueue::new(init.transport(), 0, 8, 0, no, &dma).unwrap();
     queue.notify();

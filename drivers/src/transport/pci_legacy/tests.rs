@@ -173,7 +173,7 @@ fn a_queue_is_given_by_its_page() {
     let mut init = Init::begin(
         transport(&device, false),
         RING,
-        Features::NONE,
+        Features::empty(),
         &mut Polls(1),
     )
     .unwrap();
@@ -230,7 +230,7 @@ fn a_queue_in_use_is_not_taken_over() {
     let mut init = Init::begin(
         transport(&device, false),
         RING,
-        Features::NONE,
+        Features::empty(),
         &mut Polls(1),
     )
     .unwrap();
@@ -249,7 +249,7 @@ fn a_queue_in_use_is_not_taken_over() {
 
 #[test]
 fn a_disk_session() {
-    for (ring, msix) in [(Features::NONE, false), (RING, false), (RING, true)] {
+    for (ring, msix) in [(Features::empty(), false), (RING, false), (RING, true)] {
         let dma = FakeDma::default();
         let mut disk = Disk::new(64);
         let layout = RingLayout::Contiguous { align: 4096 };

@@ -370,7 +370,7 @@ fn a_disk_session() {
     registers.write(common::QUEUE_NOTIFY_OFF, 5u16);
     registers.write(bell, !0u16);
     let modern = start(&bells, &registers, NotifyChoice::Preferred).unwrap();
-    let mut blk = Blk::new(modern, 8, Features::NONE, &dma, &mut Polls(10)).unwrap();
+    let mut blk = Blk::new(modern, 8, Features::empty(), &dma, &mut Polls(10)).unwrap();
     assert_eq!(blk.features(), Features::VERSION_1 | FLUSH);
     assert_eq!(registers.read::<u8>(common::DEVICE_STATUS), 15);
 

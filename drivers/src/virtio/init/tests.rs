@@ -30,7 +30,7 @@ fn begin<T: Transport>(transport: T, required: Features) -> Result<Init<T>, Init
 fn the_steps_are_in_order() {
     // 3.1.1
     let dma = FakeDma::default();
-    let offered = Features::VERSION_1 | Features::EVENT_IDX | Features::from_bits(0xff);
+    let offered = Features::VERSION_1 | Features::EVENT_IDX | Features::from_bits_retain(0xff);
     let device = FakeDevice::new(
         &dma,
         Options {
@@ -39,7 +39,7 @@ fn the_steps_are_in_order() {
         },
     );
     device.leave_status(ACKNOWLEDGE | DRIVER | DRIVER_OK);
-    let init = begin(device.transport(), Features::NONE).unwrap();
+    let init = begin(device.transport(), Features::empty()).unwrap();
     // 6.1: VERSION_1 is accepted where it is offered, whoever wants it.
     let accepted = Features::VERSION_1 | Features::EVENT_IDX;
     assert_eq!(init.features(), accepted);
@@ -65,7 +65,9 @@ fn a_legacy_device_has_no_features_ok() {
     // 3.1.2
     let dma = FakeDma::default();
     let device = FakeDevice::new(&dma, legacy(Features::EVENT_IDX));
-    let _transport = begin(device.transport(), Features::NONE).unwrap().finish();
+    let _transport = begin(device.transport(), Features::empty())
+        .unwrap()
+        .finish();
     assert_eq!(device.status().bits(), ACKNOWLEDGE | DRIVER | DRIVER_OK);
     assert_eq!(device.features(), Features::EVENT_IDX);
 }
@@ -74,7 +76,7 @@ fn a_legacy_device_has_no_features_ok() {
 fn a_driver_that_gives_up_resets_the_device_and_says_so() {
     let dma = FakeDma::default();
     let device = FakeDevice::new(&dma, Options::default());
-    drop(begin(device.transport(), Features::NONE).unwrap());
+    drop(begin(device.transport(), Features::empty()).unwrap());
     assert_eq!(device.status().bits(), FAILED);
     let events = device.events();
     assert_eq!(
@@ -88,7 +90,7 @@ fn missing_features_are_named() {
     // 2.2.1
     let dma = FakeDma::default();
     let device = FakeDevice::new(&dma, Options::default());
-    let missing = Features::from_bits(1 << 5 | 1 << 40);
+    let missing = Features::from_bits_retain(1 << 5 | 1 << 40);
     let error = begin(device.transport(), missing | Features::VERSION_1).unwrap_err();
     assert_eq!(error, InitError::MissingFeatures { missing });
     assert_eq!(
@@ -115,7 +117,7 @@ fn features_that_the_device_refuses() {
             ..Options::default()
         },
     );
-    let error = begin(device.transport(), Features::NONE).unwrap_err();
+    let error = begin(device.transport(), Features::empty()).unwrap_err();
     let refused = TransportError::FeaturesRefused {
         features: Features::VERSION_1,
     };
@@ -135,7 +137,9 @@ fn a_reset_is_waited_for() {
         },
     );
     device.leave_status(0x4f);
-    let _transport = begin(device.transport(), Features::NONE).unwrap().finish();
+    let _transport = begin(device.transport(), Features::empty())
+        .unwrap()
+        .finish();
     let statuses: Vec<_> = device
         .events()
         .into_iter()
@@ -159,7 +163,7 @@ fn a_reset_that_does_not_end() {
         },
     );
     device.leave_status(0x4f);
-    let error = begin(device.transport(), Features::NONE).unwrap_err();
+    let error = begin(device.transport(), Features::empty()).unwrap_err();
     assert_eq!(
         error,
         InitError::Transport(TransportError::ResetTimeout { status: 0x4f })

@@ -94,7 +94,7 @@ fn a_legacy_devices_length_is_cut_to_what_was_writable() {
     // 2.7.8.1, 5.2.6.3: such devices may report more than they wrote.
     let dma = FakeDma::default();
     for (says, written) in [(48, 32), (u32::MAX, 32), (7, 7)] {
-        let mut rig = two_in_flight(&dma, Features::NONE);
+        let mut rig = two_in_flight(&dma, Features::empty());
         rig.device.publish(3, says);
         assert_eq!(
             rig.ring.pop(),

@@ -48,7 +48,7 @@ fn a_legacy_queue_is_laid_out_by_the_formula() {
 fn a_legacy_queue_starts_with_a_page_and_is_contiguous() {
     let dma = FakeDma::default();
     for size in [1, 8, 256] {
-        let ring = SplitRing::new(size, LEGACY, 0, Features::NONE, &dma).unwrap();
+        let ring = SplitRing::new(size, LEGACY, 0, Features::empty(), &dma).unwrap();
         let at = ring.addresses();
         assert!(at.descriptors.is_multiple_of(4096));
         assert_eq!(at.driver, at.descriptors + 16 * u64::from(size));
