@@ -1,7 +1,8 @@
 //! IO space: the ports of an x86 processor, or a window of memory that a host
 //! bridge turns into IO cycles on other architectures.
 //!
-//! This is the only module that names an architecture.
+//! This is the only module that names an architecture: `port/x86.rs` has the
+//! instructions, and `port/none.rs` stands in for them where there are none.
 
 use core::fmt;
 
@@ -45,6 +46,19 @@ pub unsafe trait IoSpace {
     ///
     /// As for [`read8`](Self::read8), for as long as the handle lives.
     unsafe fn isr_status(&self, port: u16) -> IsrStatus;
+
+    /// A notifier that writes `address` to port 0xCF8 and `value` to port 0xCFC,
+    /// both 32 bits wide: a write to PCI configuration space. `None` where there
+    /// is none.
+    ///
+    /// # Safety
+    ///
+    /// As for [`write32`](Self::write32), for as long as the notifier lives; and
+    /// nobody else uses the two ports while it rings.
+    unsafe fn cam_notifier(&self, address: u32, value: u32) -> Option<Notifier> {
+        let _ = (address, value);
+        None
+    }
 }
 
 /// A range of IO ports that belongs to its holder: a device's IO BAR.
@@ -154,93 +168,12 @@ impl<S> fmt::Debug for IoRegion<S> {
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-pub use x86::{X86Ports, out16};
+#[path = "port/x86.rs"]
+mod native;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "x86")))]
+#[path = "port/none.rs"]
+mod native;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-mod x86 {
-    use core::arch::asm;
-
-    use super::IoSpace;
-    use crate::transport::{IsrStatus, Notifier};
-
-    /// The IO ports of an x86 processor (`in` and `out`).
-    ///
-    /// None of these `asm!` blocks is `nomem`: the compiler takes each for an
-    /// access to memory, so writes to a ring stay before the doorbell.
-    #[derive(Clone, Copy, Debug, Default)]
-    pub struct X86Ports;
-
-    /// One 16-bit `out`.
-    ///
-    /// # Safety
-    ///
-    /// As for [`IoSpace::write16`].
-    #[inline(always)]
-    pub unsafe fn out16(port: u16, value: u16) {
-        // SAFETY: the caller owns the port; the block says that memory is
-        // accessed, since the device may act on it.
-        unsafe {
-            asm!("out dx, ax", in("dx") port, in("ax") value, options(nostack, preserves_flags));
-        }
-    }
-
-    // SAFETY: each method is one `in` or `out` of the width in its name, in
-    // program order, and none is `nomem`.
-    unsafe impl IoSpace for X86Ports {
-        unsafe fn read8(&self, port: u16) -> u8 {
-            let value;
-            // SAFETY: the caller owns the port.
-            unsafe {
-                asm!("in al, dx", in("dx") port, out("al") value, options(nostack, preserves_flags));
-            }
-            value
-        }
-
-        unsafe fn read16(&self, port: u16) -> u16 {
-            let value;
-            // SAFETY: the caller owns the port.
-            unsafe {
-                asm!("in ax, dx", in("dx") port, out("ax") value, options(nostack, preserves_flags));
-            }
-            value
-        }
-
-        unsafe fn read32(&self, port: u16) -> u32 {
-            let value;
-            // SAFETY: the caller owns the port.
-            unsafe {
-                asm!("in eax, dx", in("dx") port, out("eax") value, options(nostack, preserves_flags));
-            }
-            value
-        }
-
-        unsafe fn write8(&self, port: u16, value: u8) {
-            // SAFETY: the caller owns the port.
-            unsafe {
-                asm!("out dx, al", in("dx") port, in("al") value, options(nostack, preserves_flags));
-            }
-        }
-
-        unsafe fn write16(&self, port: u16, value: u16) {
-            // SAFETY: the caller owns the port.
-            unsafe { out16(port, value) }
-        }
-
-        unsafe fn write32(&self, port: u16, value: u32) {
-            // SAFETY: the caller owns the port.
-            unsafe {
-                asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack, preserves_flags));
-            }
-        }
-
-        unsafe fn notifier(&self, port: u16, value: u16) -> Notifier {
-            // SAFETY: the caller owns the port while the notifier lives.
-            unsafe { Notifier::port(port, value) }
-        }
-
-        unsafe fn isr_status(&self, port: u16) -> IsrStatus {
-            // SAFETY: as above.
-            unsafe { IsrStatus::port(port) }
-        }
-    }
-}
+pub use native::X86Ports;
+pub use native::{CamNotifier, PortByte, PortNotifier};

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use doorbell::pci::{
     self, Assignment, BusRange, Cam, ConfigSpace, Ecam, EcamWindow, Function, Topology,
 };
+use doorbell::port::X86Ports;
 use doorbell_boot::BootInfo;
 
 use crate::arch::tsc;
@@ -165,7 +166,7 @@ unsafe fn config_space(
         return Some((config, roots));
     }
     // SAFETY: on this platform the ports belong to the mechanism, or to nothing.
-    let cam = unsafe { Cam::probe() }?;
+    let cam = unsafe { Cam::probe(X86Ports) }?;
     let config: &'static dyn ConfigSpace = Box::leak(Box::new(cam));
     Some((config, roots))
 }

@@ -23,22 +23,17 @@ const ENABLE: u32 = 1 << 31;
 #[derive(Clone, Copy)]
 pub struct Cam<S> {
     ports: S,
-    /// Whether `ports` are this processor's, which [`Notifier::cam`] rings.
-    native: bool,
 }
 
 impl<S: IoSpace> Cam<S> {
-    /// Uses the ports of `ports`; hands out no notifiers.
+    /// Uses the ports of `ports`.
     ///
     /// # Safety
     ///
     /// The machine has this mechanism at ports 0xCF8 to 0xCFF, and nobody else
     /// uses it at the same time.
     pub unsafe fn new(ports: S) -> Self {
-        Self {
-            ports,
-            native: false,
-        }
+        Self { ports }
     }
 
     fn answers(&self) -> bool {
@@ -54,6 +49,19 @@ impl<S: IoSpace> Cam<S> {
         }
     }
 
+    /// Uses the ports of `ports` if the mechanism answers there: the address that
+    /// is written can be read back (PCI 3.0, 3.2.2.3.2).
+    ///
+    /// # Safety
+    ///
+    /// Ports 0xCF8 to 0xCFF belong to this mechanism or to nothing, and nobody
+    /// else uses it at the same time.
+    pub unsafe fn probe(ports: S) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let cam = unsafe { Self::new(ports) };
+        cam.answers().then_some(cam)
+    }
+
     /// What goes into [`CONFIG_ADDRESS`]; `None` for a register that is out of
     /// the mechanism's reach.
     fn select(address: PciAddress, offset: u16) -> Option<u32> {
@@ -67,34 +75,6 @@ impl<S: IoSpace> Cam<S> {
                 | u32::from(address.function()) << 8
                 | u32::from(offset & 0xfc),
         )
-    }
-}
-
-#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-impl Cam<crate::port::X86Ports> {
-    /// Uses this processor's ports.
-    ///
-    /// # Safety
-    ///
-    /// As for [`new`](Self::new).
-    pub unsafe fn native() -> Self {
-        Self {
-            ports: crate::port::X86Ports,
-            native: true,
-        }
-    }
-
-    /// Uses this processor's ports if the mechanism answers there: the address
-    /// that is written can be read back (PCI 3.0, 3.2.2.3.2).
-    ///
-    /// # Safety
-    ///
-    /// Ports 0xCF8 to 0xCFF belong to this mechanism or to nothing, and nobody
-    /// else uses it at the same time.
-    pub unsafe fn probe() -> Option<Self> {
-        // SAFETY: the caller's promise.
-        let cam = unsafe { Self::native() };
-        cam.answers().then_some(cam)
     }
 }
 
@@ -135,15 +115,9 @@ unsafe impl<S: IoSpace> ConfigSpace for Cam<S> {
     }
 
     unsafe fn notifier(&self, address: PciAddress, offset: u16, value: u32) -> Option<Notifier> {
-        let select = Self::select(address, offset).filter(|_| self.native)?;
-        #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+        let select = Self::select(address, offset)?;
         // SAFETY: the caller's promise.
-        return Some(unsafe { Notifier::cam(select, value) });
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "x86")))]
-        {
-            let _ = (select, value);
-            None
-        }
+        unsafe { self.ports.cam_notifier(select, value) }
     }
 }
 
@@ -159,6 +133,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
+    use crate::port::X86Ports;
     use crate::transport::IsrStatus;
 
     /// A port, and what was written to it.
@@ -263,19 +238,15 @@ mod tests {
         assert_eq!(log.0.borrow().len(), 3, "nothing is written back");
     }
 
-    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
     #[test]
-    fn only_the_processors_own_ports_have_a_notifier() {
+    fn notifiers_are_the_ports_to_give() {
         let address = PciAddress::new(0, 0, 1, 0);
         // SAFETY: no port is accessed: the notifiers are not rung.
         unsafe {
-            assert!(Cam::native().notifier(address, 0x90, 1).is_some());
-            assert!(Cam::native().notifier(address, 0x190, 1).is_none());
-            assert!(
-                Cam::new(&Log::default())
-                    .notifier(address, 0x90, 1)
-                    .is_none()
-            );
+            assert!(Cam::new(X86Ports).notifier(address, 0x90, 1).is_some());
+            assert!(Cam::new(X86Ports).notifier(address, 0x190, 1).is_none());
+            let log = Log::default();
+            assert!(Cam::new(&log).notifier(address, 0x90, 1).is_none());
         }
     }
 }

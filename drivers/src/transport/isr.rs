@@ -3,6 +3,7 @@
 pub use virtio_spec::pci::IsrStatus as IsrBits;
 
 use crate::mmio::Registers;
+use crate::port::PortByte;
 
 /// A handle on a device's ISR status. It is apart from the device, so that an
 /// interrupt handler needs no `&mut` to it.
@@ -11,8 +12,7 @@ pub struct IsrStatus(Kind);
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-    Port(u16),
+    Port(PortByte),
     Byte(Registers<u8>),
     Acknowledged {
         status: Registers<u32>,
@@ -20,18 +20,14 @@ enum Kind {
     },
 }
 
-impl IsrStatus {
-    /// A byte in the processor's IO space.
-    ///
-    /// # Safety
-    ///
-    /// The port is the ISR status of a device that the caller owns, for as long
-    /// as the handle is used.
-    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-    pub unsafe fn port(port: u16) -> Self {
+/// A byte in the processor's IO space.
+impl From<PortByte> for IsrStatus {
+    fn from(port: PortByte) -> Self {
         Self(Kind::Port(port))
     }
+}
 
+impl IsrStatus {
     /// A byte in device memory.
     pub fn byte(register: Registers<u8>) -> Self {
         Self(Kind::Byte(register))
@@ -50,12 +46,7 @@ impl IsrStatus {
     /// does (4.1.4.5.1), on virtio-mmio they are acknowledged (4.2.2).
     pub fn take(&self) -> IsrBits {
         let bits = match self.0 {
-            #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-            Kind::Port(port) => {
-                use crate::port::{IoSpace, X86Ports};
-                // SAFETY: `port`'s caller owns the port.
-                unsafe { X86Ports.read8(port) }
-            }
+            Kind::Port(port) => port.read(),
             Kind::Byte(register) => register.ptr().read(),
             Kind::Acknowledged {
                 status,

@@ -24,8 +24,6 @@ pub mod pci_modern;
 
 pub use error::TransportError;
 pub use isr::{IsrBits, IsrStatus};
-#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-pub use notifier::{CamNotifier, PortNotifier};
 pub use notifier::{Notifier, Notify, StoreNotifier};
 pub use virtio_spec::DeviceStatus;
 

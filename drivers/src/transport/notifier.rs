@@ -8,6 +8,8 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use crate::port::{CamNotifier, PortNotifier};
+
 /// Something that can be rung.
 pub trait Notify {
     /// Rings the doorbell: one access to the device, and nothing else. That the
@@ -15,23 +17,6 @@ pub trait Notify {
     /// [`Ring::needs_notification`](crate::queue::Ring::needs_notification)
     /// executes the barrier (2.7.13.3.1, 2.7.13.4.1).
     fn notify(&self);
-}
-
-/// One 16-bit `out` to a port.
-#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortNotifier {
-    port: u16,
-    value: u16,
-}
-
-#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-impl Notify for PortNotifier {
-    #[inline(always)]
-    fn notify(&self) {
-        // SAFETY: `Notifier::port`'s caller owns the port.
-        unsafe { crate::port::out16(self.port, self.value) }
-    }
 }
 
 /// One store of a 16- or 32-bit value to device memory.
@@ -61,34 +46,11 @@ impl<T: Copy + fmt::LowerHex> fmt::Debug for StoreNotifier<T> {
     }
 }
 
-/// A write to PCI configuration space through ports 0xCF8 and 0xCFC: two `out`s,
-/// because that mechanism takes the register's address first.
-#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CamNotifier {
-    address: u32,
-    value: u32,
-}
-
-#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-impl Notify for CamNotifier {
-    #[inline(always)]
-    fn notify(&self) {
-        use crate::port::{IoSpace, X86Ports};
-        // SAFETY: `Notifier::cam`'s caller owns the configuration mechanism.
-        unsafe {
-            X86Ports.write32(crate::pci::cam::CONFIG_ADDRESS, self.address);
-            X86Ports.write32(crate::pci::cam::CONFIG_DATA, self.value);
-        }
-    }
-}
-
 /// A queue's doorbell, in each form that there is.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Notifier {
     /// An `out` to an IO BAR.
-    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
     Port(PortNotifier),
     /// A 16-bit store to a memory BAR.
     Store16(StoreNotifier<u16>),
@@ -96,22 +58,10 @@ pub enum Notifier {
     /// through ECAM.
     Store32(StoreNotifier<u32>),
     /// A configuration write through ports.
-    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
     Cam(CamNotifier),
 }
 
 impl Notifier {
-    /// Rings by a 16-bit `out`.
-    ///
-    /// # Safety
-    ///
-    /// The port is a doorbell of a device that the caller owns, for as long as
-    /// the notifier is used.
-    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-    pub unsafe fn port(port: u16, value: u16) -> Self {
-        Self::Port(PortNotifier { port, value })
-    }
-
     /// Rings by a 16-bit store.
     ///
     /// # Safety
@@ -136,28 +86,15 @@ impl Notifier {
             value: value.to_le(),
         })
     }
-
-    /// Rings by a configuration write; `address` is what goes into 0xCF8.
-    ///
-    /// # Safety
-    ///
-    /// The register is the window of a device that the caller owns, and nobody
-    /// else uses ports 0xCF8 and 0xCFC at the same time.
-    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-    pub unsafe fn cam(address: u32, value: u32) -> Self {
-        Self::Cam(CamNotifier { address, value })
-    }
 }
 
 impl Notify for Notifier {
     #[inline]
     fn notify(&self) {
         match self {
-            #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
             Self::Port(port) => port.notify(),
             Self::Store16(store) => store.notify(),
             Self::Store32(store) => store.notify(),
-            #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
             Self::Cam(cam) => cam.notify(),
         }
     }
