@@ -1,5 +1,6 @@
 //! `doorbell`: what each way to ring costs, as a table.
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -85,8 +86,21 @@ fn run(machine: &Machine, options: &Options) -> u32 {
     }
     failures += paths(machine, options, &mut timer, &mut cases);
 
+    let baselines = 2;
+    if cases.len() == baselines {
+        match &options.device {
+            Some(device) => {
+                fail(
+                    "doorbell",
+                    format!("there is no {device} that could be timed"),
+                );
+                failures += 1;
+            }
+            None => println!("There is no device that could be timed: this is the CPU alone."),
+        }
+    }
     println!(
-        "Timing {} cases in turns: {} rounds of {} operations each.",
+        "Timing {} paths in turns: {} rounds of {} operations or a batch more.",
         cases.len(),
         options.rounds,
         options.count
@@ -190,11 +204,11 @@ fn report(case: &dyn Case, timer: &Timer, into: &mut Vec<SummaryRecord>) -> u32 
 fn table(world: &World, summaries: &[SummaryRecord]) {
     println!();
     println!(
-        "Cycles an operation, net of the empty loop; percentiles of batches. {}",
+        "Cycles an operation, net of the empty loop (whose own row is raw); percentiles are of\nbatches, within 0.8 %. {}",
         world.describe()
     );
     println!(
-        "{:<17}{:<12}{:<13}{:<11}{:<14}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+        "{:<17}{:<12}{:<13}{:<25}{:<8}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
         "case",
         "device",
         "at",
@@ -223,20 +237,16 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
                 .bdf
                 .as_deref()
                 .or(summary.place.mmio.as_deref());
-            // A subtest's name takes the two columns that only virtio fills.
-            let (transport, notify) = match (&summary.subtest, &summary.notify) {
-                (Some(subtest), _) => (subtest.as_ref(), ""),
-                (None, notify) => (
-                    summary.transport.as_deref().unwrap_or_default(),
-                    notify.as_deref().unwrap_or_default(),
-                ),
-            };
+            // What has no transport has subtests.
+            let transport = summary.transport.as_deref().map(Cow::Borrowed);
+            let path = transport.or(summary.subtest.clone());
             println!(
-                "{:<17}{:<12}{:<13}{:<25}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+                "{:<17}{:<12}{:<13}{:<25}{:<8}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
                 summary.case,
                 summary.device,
                 place.unwrap_or("-"),
-                format!("{transport:<11}{notify}"),
+                path.as_deref().unwrap_or("-"),
+                summary.notify.as_deref().unwrap_or("-"),
                 summary.n,
                 summary.batch,
                 cycles(summary.min),

@@ -14,7 +14,7 @@ pub(super) const COMMAND: Command = Command {
     parse: |arguments| {
         arguments.none()?;
         Ok(Box::new(|_| {
-            println!("Commands, separated by \";\" on the kernel's command line:");
+            println!("Commands, separated by \";\"; in the shell also \"exit\":");
             for Command {
                 name, usage, about, ..
             } in COMMANDS

@@ -62,7 +62,7 @@ fn print(machine: &Machine) {
         Some(pci) => println!(
             "PCI: {} functions through {}; BARs: {} kept, {} assigned, {} without an address",
             pci.functions.len(),
-            pci.config.method(),
+            pci.config.method().to_uppercase(),
             pci.assignment.kept,
             pci.assignment.assigned,
             pci.assignment.without,

@@ -9,7 +9,6 @@ use alloc::vec::Vec;
 use doorbell::pci::{Bar, Bytes, ConfigSpace, Function, PciAddress, WindowKind, capabilities};
 use doorbell::transport::pci::{self as virtio_pci, Structures};
 use pci_types::CommandRegister;
-use virtio_spec::pci::CapCfgType;
 
 use super::Command;
 use crate::machine::{Machine, Pci};
@@ -25,12 +24,10 @@ pub(super) const COMMAND: Command = Command {
     parse: |arguments| {
         let (mut verbose, mut numeric) = (false, false);
         arguments.each_flag(|key| {
-            match key {
-                "-v" => verbose = true,
-                "-n" => numeric = true,
-                _ => return false,
-            }
-            true
+            let letters = key.strip_prefix('-').unwrap_or_default();
+            verbose |= letters.contains('v');
+            numeric |= letters.contains('n');
+            !letters.is_empty() && letters.chars().all(|letter| "vn".contains(letter))
         })?;
         Ok(Box::new(move |machine| lspci(machine, verbose, numeric)))
     },
@@ -216,16 +213,16 @@ fn virtio_lines(config: &dyn ConfigSpace, function: &Function) -> Vec<String> {
         Err(_) => return Vec::new(),
     };
     let mut lines = Vec::new();
-    let mut line = |kind: CapCfgType, at: virtio_pci::Structure, more: String| {
+    let mut line = |kind: &str, at: virtio_pci::Structure, more: String| {
         lines.push(format!(
-            "VirtIO: {kind:?}: BAR={} offset={:08x} size={:08x}{more}",
+            "VirtIO: {kind}: BAR={} offset={:08x} size={:08x}{more}",
             at.bar, at.offset, at.length
         ));
     };
     let plain = [
-        (CapCfgType::Common, structures.common),
-        (CapCfgType::Isr, structures.isr),
-        (CapCfgType::Device, structures.device),
+        ("CommonCfg", structures.common),
+        ("ISR", structures.isr),
+        ("DeviceCfg", structures.device),
     ];
     for (kind, at) in plain {
         if let Some(at) = at {
@@ -235,10 +232,15 @@ fn virtio_lines(config: &dyn ConfigSpace, function: &Function) -> Vec<String> {
     for notify in structures.notify() {
         let space = if notify.io { " (I/O)" } else { "" };
         line(
-            CapCfgType::Notify,
+            "Notify",
             notify.at,
             format!(" multiplier={:08x}{space}", notify.multiplier),
         );
+    }
+    if let Some(offset) = structures.window {
+        lines.push(format!(
+            "VirtIO: PCI configuration access at [{offset:02x}]"
+        ));
     }
     lines
 }

@@ -132,19 +132,21 @@ pub fn run_command_line(machine: &Machine) -> u32 {
 /// one runs: a line with a mistake in it does nothing else.
 pub fn run(machine: &Machine, line: &str) -> u32 {
     match parse_all(line) {
-        Ok(jobs) => jobs
-            .into_iter()
-            .map(|(text, job)| {
-                Record::Command { command: text }.emit();
-                job(machine)
-            })
-            .sum(),
+        Ok(jobs) => run_jobs(machine, jobs),
         Err(message) => {
             fail("command", message);
             println!("Nothing was run. \"help\" lists the commands.");
             1
         }
     }
+}
+
+fn run_jobs(machine: &Machine, jobs: Vec<(&str, Job)>) -> u32 {
+    let one = |(text, job): (&str, Job)| {
+        Record::Command { command: text }.emit();
+        job(machine)
+    };
+    jobs.into_iter().map(one).sum()
 }
 
 /// Reads the commands in a line.
@@ -224,6 +226,8 @@ mod tests {
         assert!(error("crash").contains("usage: crash"));
         assert!(error("crash null panic").contains("one way"));
         assert!(error("crash null=3").contains("it takes no value"));
+        assert_eq!(error("lspci -vn"), "");
+        assert!(error("lspci -vx").contains("\"-vx\" is not an argument"));
         assert!(error("lspci -v=junk").contains("\"-v=junk\": it takes no value"));
     }
 

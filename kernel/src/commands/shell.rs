@@ -32,21 +32,22 @@ fn shell(machine: &Machine) -> u32 {
             "exit" | "quit" => return failures,
             // A shell in a shell would only need two exits.
             "shell" => println!("This is the shell."),
-            line => failures += super::run(machine, line),
+            line => match super::parse_all(line) {
+                Ok(jobs) => failures += super::run_jobs(machine, jobs),
+                // A slip of the finger does not fail the run.
+                Err(message) => println!("{message}"),
+            },
         }
     }
 }
 
-/// Reads a line, with echo; backspace takes a character back, and Ctrl-D on an
-/// empty line leaves.
+/// Reads a line, with echo. Backspace takes a character back, Ctrl-U the line;
+/// Ctrl-D on an empty line leaves; escape sequences, as of arrow keys, are passed
+/// over.
 fn read_line() -> String {
     let mut line = String::new();
     loop {
-        let Some(byte) = serial::read_byte() else {
-            core::hint::spin_loop();
-            continue;
-        };
-        match byte {
+        match read_byte() {
             b'\r' | b'\n' => {
                 println!();
                 return line;
@@ -58,11 +59,31 @@ fn read_line() -> String {
             }
             // Backspace and delete.
             0x08 | 0x7f if line.pop().is_some() => print!("\x08 \x08"),
-            b' '..=b'~' if line.len() < MAX_LINE => {
+            // Ctrl-U.
+            0x15 => {
+                while line.pop().is_some() {
+                    print!("\x08 \x08");
+                }
+            }
+            // An escape sequence: up to its final byte.
+            0x1b => {
+                let _ = read_byte();
+                while !matches!(read_byte(), b'@'..=b'~') {}
+            }
+            byte @ b' '..=b'~' if line.len() < MAX_LINE => {
                 line.push(byte.into());
                 print!("{}", char::from(byte));
             }
             _ => {}
+        }
+    }
+}
+
+fn read_byte() -> u8 {
+    loop {
+        match serial::read_byte() {
+            Some(byte) => return byte,
+            None => core::hint::spin_loop(),
         }
     }
 }
