@@ -11,6 +11,13 @@ use crate::setup::toolchain::{self, Toolchain};
 use crate::setup::{self, SetupArgs};
 
 const DENY: [&str; 3] = ["--", "-D", "warnings"];
+/// The compiler's own warnings. Cargo appends this to the flags that the target
+/// has in `.cargo/config.toml`; RUSTFLAGS would replace them.
+const DENY_IN_GUEST: &str = r#"target.x86_64-unknown-none.rustflags=["-Dwarnings"]"#;
+/// What makes the test image part of its package.
+const IMAGE: &str = "doorbell-tests/image";
+/// What makes the library's fakes part of it.
+const FAKES: &str = "doorbell/test-utils";
 
 /// Runs every check, and says at the end which failed.
 ///
@@ -19,12 +26,8 @@ const DENY: [&str; 3] = ["--", "-D", "warnings"];
 pub(crate) fn main(args: &SetupArgs) -> Result<ExitCode> {
     let (_, guest) = setup::everything(args)?;
     let mut failed = Vec::new();
-    let mut step = |name: &'static str, command: Option<Command>| -> Result<()> {
+    let mut step = |name: &'static str, mut command: Command| -> Result<()> {
         eprintln!("== {name}");
-        let Some(mut command) = command else {
-            say::note(format!("skipped: clippy is not part of {}", guest.about));
-            return Ok(());
-        };
         let status = command
             .current_dir(image::workspace())
             .stdin(Stdio::null())
@@ -35,15 +38,37 @@ pub(crate) fn main(args: &SetupArgs) -> Result<ExitCode> {
         }
         Ok(())
     };
-    step("formatting", Some(host(&["fmt", "--all", "--check"], &[])))?;
-    step(
-        "clippy for the host",
-        Some(host(&["clippy", "--workspace", "--all-targets"], &DENY)),
-    )?;
-    step("clippy for the guest", clippy(&guest))?;
-    let mut docs = host(&["doc", "--workspace", "--no-deps"], &[]);
-    docs.env("RUSTDOCFLAGS", "-Dwarnings");
-    step("documentation", Some(docs))?;
+    step("formatting", host(&["fmt", "--all", "--check"], &[]))?;
+    let all = ["clippy", "--workspace", "--all-targets"];
+    step("clippy for the host", host(&all, &DENY))?;
+    let image = [&all[..], &["--features", IMAGE]].concat();
+    step("clippy for the test image on the host", host(&image, &DENY))?;
+    // The fakes as another crate gets them, without `cfg(test)`.
+    let fakes = [
+        "clippy",
+        "--package",
+        "doorbell",
+        "--features",
+        "test-utils",
+    ];
+    step("clippy for the library's fakes", host(&fakes, &DENY))?;
+    if guest.active {
+        let mut clippy = for_guest(&guest, "clippy");
+        clippy.args(DENY);
+        step("clippy for the guest", clippy)?;
+    } else {
+        say::note(format!(
+            "no clippy for the guest with {}: the compiler's warnings only",
+            guest.about
+        ));
+        let mut check = for_guest(&guest, "check");
+        check.args(["--config", DENY_IN_GUEST]);
+        step("the compiler's warnings for the guest", check)?;
+    }
+    let doc = ["doc", "--workspace", "--no-deps", "--features", FAKES];
+    let mut doc = host(&doc, &[]);
+    doc.env("RUSTDOCFLAGS", "-Dwarnings");
+    step("documentation", doc)?;
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
@@ -57,19 +82,15 @@ fn host(words: &[&str], more: &[&str]) -> Command {
     command
 }
 
-fn clippy(guest: &Toolchain) -> Option<Command> {
-    if !guest.active {
-        return None;
-    }
-    let mut command = guest.cargo("clippy");
+fn for_guest(guest: &Toolchain, subcommand: &str) -> Command {
+    let mut command = guest.cargo(subcommand);
+    command.args([
+        "--release",
+        "--package",
+        KERNEL.name,
+        "--package",
+        TESTS.name,
+    ]);
+    command.args(["--features", IMAGE]);
     command
-        .args([
-            "--release",
-            "--package",
-            KERNEL.name,
-            "--package",
-            TESTS.name,
-        ])
-        .args(DENY);
-    Some(command)
 }

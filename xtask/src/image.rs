@@ -60,6 +60,26 @@ pub(crate) fn target_folder() -> PathBuf {
     }
 }
 
+/// Where an image of ours is found, whatever toolchain built it.
+pub(crate) fn published(package: Package) -> PathBuf {
+    target_folder().join("guest").join(package.binary)
+}
+
+/// Copies `made` to `path`, in one step for whoever reads it meanwhile; not at
+/// all if it is there already.
+fn publish(made: &Path, path: &Path) -> Result<()> {
+    let bytes = std::fs::read(made).with_context(|| format!("cannot read {}", made.display()))?;
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let new = path.with_extension(format!("new{}", std::process::id()));
+    path.parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::write(&new, &bytes))
+        .and_then(|()| std::fs::rename(&new, path))
+        .with_context(|| format!("cannot write the guest image {}", path.display()))
+}
+
 impl Image {
     /// Takes an image that is there.
     ///
@@ -110,8 +130,10 @@ impl Image {
             bail!("{} did not build; cargo's messages are above", package.name);
         }
         let messages = String::from_utf8_lossy(&output.stdout);
-        let path = executable(&messages, package.binary)
+        let made = executable(&messages, package.binary)
             .with_context(|| format!("cargo made no binary {}", package.binary))?;
+        let path = published(package);
+        publish(&made, &path)?;
         Ok(Self {
             profile: Some("release"),
             built_by: Some(toolchain.about.clone()),
@@ -143,6 +165,26 @@ mod tests {
         );
         assert_eq!(executable(messages, "doorbell"), Some("/t/doorbell".into()));
         assert_eq!(executable(messages, "other"), None);
+    }
+
+    #[test]
+    fn an_image_is_published_whole_and_only_when_it_is_new() {
+        let folder = std::env::temp_dir().join(format!("doorbell-{}-image", std::process::id()));
+        let (made, path) = (folder.join("made"), folder.join("guest").join("doorbell"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let modified = || std::fs::metadata(&path).unwrap().modified().unwrap();
+        std::fs::write(&made, "one").unwrap();
+        publish(&made, &path).unwrap();
+        let first = modified();
+        publish(&made, &path).unwrap();
+        assert_eq!(modified(), first);
+        std::fs::write(&made, "two").unwrap();
+        publish(&made, &path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        let files = std::fs::read_dir(folder.join("guest")).unwrap();
+        assert_eq!(files.count(), 1);
+        assert!(publish(&folder.join("none"), &path).is_err());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

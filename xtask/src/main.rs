@@ -2,6 +2,7 @@
 
 mod check;
 mod disk;
+mod folder;
 mod image;
 mod qemu;
 mod qmp;

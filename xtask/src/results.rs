@@ -56,6 +56,14 @@ pub(crate) fn world(
     })
 }
 
+/// Whether `path` is a file that [`write()`] wrote.
+pub(crate) fn is_ours(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    serde_json::from_str(&text).is_ok_and(|found: Value| {
+        found["v"].is_u64() && found["world"].is_object() && found["records"].is_array()
+    })
+}
+
 /// What must be said beside every figure of this world.
 fn note(accelerator: Accelerator, virtualization: bool) -> Option<&'static str> {
     match (accelerator, virtualization) {
@@ -177,6 +185,14 @@ mod tests {
         assert_eq!(results["verdict"], "fail");
         assert_eq!(results["exit_status"], 10);
         assert_eq!(results["malformed"].as_array().unwrap().len(), 1);
+
+        let path = std::env::temp_dir().join(format!("doorbell-{}.json", std::process::id()));
+        write(&path, &results).unwrap();
+        assert!(is_ours(&path));
+        std::fs::write(&path, r#"{"v": 1}"#).unwrap();
+        assert!(!is_ours(&path));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!is_ours(&path));
     }
 
     #[test]

@@ -7,15 +7,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::image::{self, Image, KERNEL};
-use crate::qemu::host::{Choice, QEMU, find_qemu};
+use crate::qemu::host::{self, Choice, QEMU, find_qemu};
 use crate::qemu::launch::{Echo, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
-use crate::qemu::{self, Devices, Files, Firmware, Machine, Options, devices};
-use crate::setup::{self, SetupArgs, toolchain};
-use crate::{disk, results, say, symbols};
+use crate::qemu::{self, Accelerator, Devices, Files, Firmware, Machine, Options};
+use crate::setup::{self, SetupArgs};
+use crate::{folder, results, say, symbols};
 
-/// How long a guest may run unless the user says otherwise.
-const LIMIT_SECONDS: u64 = 120;
+/// How long a guest may be silent unless the user says otherwise.
+const SILENCE_SECONDS: u64 = 120;
 
 /// The options of `run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,10 +41,12 @@ pub(crate) struct RunArgs {
     /// One more argument for QEMU, verbatim; can be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     qemu_arg: Vec<String>,
-    /// Where the results go [default: a new folder in target/doorbell]
+    /// Where the results go: a new folder, or an earlier run's, which is overwritten
+    /// [default: a new one in target/doorbell]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// End the guest after this time [default: 120; none for a shell at a terminal]
+    /// End the run when the guest has printed nothing for so long
+    /// [default: 120; never for a shell at a terminal]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
     /// Print QEMU's command line, and do nothing else
@@ -87,19 +89,13 @@ impl RunArgs {
         })
     }
 
-    fn out(&self, options: &Options) -> Result<Files> {
-        let path = self.out.clone().unwrap_or_else(|| {
-            image::target_folder().join("doorbell").join(format!(
-                "{}-{}-{}",
-                results::timestamp(results::now()).replace(':', ""),
-                options.machine.name(),
-                options.accelerator.name()
-            ))
-        });
-        Files::new(std::path::absolute(&path).with_context(|| format!("--out {}", path.display()))?)
+    /// The folder that the results go to, as far as it is known before it is made.
+    fn out(&self, options: &Options) -> Result<PathBuf> {
+        let path = self.out.clone().unwrap_or_else(|| folder::default(options));
+        std::path::absolute(&path).with_context(|| format!("--out {}", path.display()))
     }
 
-    /// Where input comes from, and how long the guest may take.
+    /// Where input comes from, and how long the guest may be silent.
     fn manners(&self, guest: &str) -> (Input, Option<Duration>) {
         let input = if ends_with_shell(guest) {
             Input::of_shell()
@@ -107,7 +103,7 @@ impl RunArgs {
             Input::Nothing
         };
         // Nobody types against the clock, unless the clock was asked for.
-        let default = (input != Input::Terminal).then_some(LIMIT_SECONDS);
+        let default = (input != Input::Terminal).then_some(SILENCE_SECONDS);
         (input, self.timeout.or(default).map(Duration::from_secs))
     }
 }
@@ -128,9 +124,12 @@ fn ends_with_shell(guest: &str) -> bool {
 pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
     let guest = args.guest.join(" ");
     let options = args.options()?;
-    let files = args.out(&options)?;
+    let out = args.out(&options)?;
     if args.dry_run {
-        return dry_run(args, &options, &files, &guest);
+        return dry_run(args, &options, &Files::new(out)?, &guest);
+    }
+    if args.out.is_some() {
+        folder::check(&Files::new(out.clone())?, &options)?;
     }
 
     let (qemu, image) = match &args.kernel {
@@ -140,13 +139,24 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
             (qemu, Image::build(KERNEL, &toolchain)?)
         }
     };
-    prepare(&options, &files)?;
+    if options.accelerator == Accelerator::Kvm && !host::hardware_virtualization() {
+        say::note(
+            "this host has no vmx or svm, so that KVM emulates the guest's CPU in software: \
+             the main job takes some minutes",
+        );
+    }
+    let files = match args.out {
+        Some(_) => Files::new(out)?,
+        None => Files::new(folder::new(&out)?)?,
+    };
+    folder::fill(&options, &files)?;
     let command = qemu::command_line(&qemu, &image.path, &options, &files, &guest, false)?;
-    let (input, limit) = args.manners(&guest);
+    let (input, silence) = args.manners(&guest);
     let run = Launch {
         command: &command,
         files: &files,
-        limit,
+        silence,
+        total: None,
         input,
         echo: if args.verbose {
             Echo::Everything
@@ -158,42 +168,24 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
 
     let outcome = Outcome::of(&ended);
     let world = results::world(&image, &options, &qemu, &command, &ended.records);
-    let path = files.dir().join("results.json");
+    let path = files.results();
     results::write(&path, &results::results(world, &ended, &outcome))?;
     if let Some(message) = outcome.explain(&ended) {
         say::note(message);
-        let log = files.dir().join("serial.log");
-        if let Some(places) = symbols::resolve(&image.path, &log) {
+        if let Some(places) = symbols::resolve(&image.path, &files.serial()) {
             say::note(format!("the addresses above are in\n{places}"));
         }
     }
+    folder::tidy(&options, &files)?;
     println!("{}", path.display());
     Ok(ExitCode::from(outcome.exit_status()))
-}
-
-/// Makes the folder and the disks of a run.
-///
-/// # Errors
-/// When a file can't be written.
-pub(crate) fn prepare(options: &Options, files: &Files) -> Result<()> {
-    std::fs::create_dir_all(files.dir())
-        .with_context(|| format!("cannot make the folder {}", files.dir().display()))?;
-    (0..devices::disks(options)).try_for_each(|n| disk::create(&files.disk(n)))
 }
 
 /// Prints the command line as far as it can be known without doing anything.
 fn dry_run(args: &RunArgs, options: &Options, files: &Files, guest: &str) -> Result<ExitCode> {
     let qemu = find_qemu().unwrap_or_else(|| QEMU.into());
-    let kernel = match &args.kernel {
-        Some(path) => path.clone(),
-        None => match toolchain::look(args.setup.toolchain) {
-            Ok(toolchain) => toolchain.image(KERNEL.binary),
-            Err(_) => image::target_folder()
-                .join(toolchain::TARGET)
-                .join("release")
-                .join(KERNEL.binary),
-        },
-    };
+    let kernel = args.kernel.clone();
+    let kernel = kernel.unwrap_or_else(|| image::published(KERNEL));
     let line = qemu::command_line(&qemu, &kernel, options, files, guest, false)?;
     println!("{}", qemu::shell_line(&line));
     Ok(ExitCode::SUCCESS)

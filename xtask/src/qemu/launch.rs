@@ -1,5 +1,5 @@
 //! One run of QEMU: start it, pass the guest's lines on as they come, keep
-//! everything in files, and end it when its time is over.
+//! everything in files, and end it when it has been silent for too long.
 //!
 //! The folder of the run gets `qemu.cmd` (the command line), `qemu.log` (QEMU's
 //! stderr) and `serial.log` (every byte the guest printed).
@@ -75,7 +75,10 @@ pub(crate) type Observe<'a> = dyn FnMut(&Record, &[Record]) -> Option<&'static [
 pub(crate) struct Launch<'a> {
     pub(crate) command: &'a [String],
     pub(crate) files: &'a Files,
-    pub(crate) limit: Option<Duration>,
+    /// The run ends when the guest has printed nothing for so long.
+    pub(crate) silence: Option<Duration>,
+    /// The run ends after so long, whatever it prints.
+    pub(crate) total: Option<Duration>,
     pub(crate) input: Input,
     pub(crate) echo: Echo,
 }
@@ -83,7 +86,10 @@ pub(crate) struct Launch<'a> {
 /// Why QEMU was ended before its guest ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
-    TimedOut(Duration),
+    /// The guest printed nothing for so long.
+    Silent(Duration),
+    /// The guest did not end in so long.
+    TooLong(Duration),
     Stuck,
     Interrupted,
 }
@@ -158,14 +164,12 @@ pub(crate) fn interrupted() -> Result<Arc<AtomicBool>> {
 /// or the guest does is no error but part of [`Ended`].
 pub(crate) fn launch(run: &Launch, observe: &mut Observe) -> Result<Ended> {
     let interrupted = interrupted()?;
-    let dir = run.files.dir();
-    let file = |name: &str| {
-        let path = dir.join(name);
+    let file = |path: PathBuf| {
         File::create(&path).with_context(|| format!("cannot write {}", path.display()))
     };
-    writeln!(file("qemu.cmd")?, "{}", shell_line(run.command))?;
-    let serial = file("serial.log")?;
-    let stderr = file("qemu.log")?;
+    writeln!(file(run.files.command())?, "{}", shell_line(run.command))?;
+    let serial = file(run.files.serial())?;
+    let stderr = file(run.files.log())?;
 
     let (program, arguments) = run.command.split_first().context("no command")?;
     let start = Instant::now();
@@ -191,6 +195,7 @@ pub(crate) fn launch(run: &Launch, observe: &mut Observe) -> Result<Ended> {
         splitter: Splitter::new(run.echo == Echo::Everything),
         serial,
         start,
+        heard: start,
         ended: Ended {
             status: None,
             signal: None,
@@ -203,7 +208,7 @@ pub(crate) fn launch(run: &Launch, observe: &mut Observe) -> Result<Ended> {
             first_record: None,
             took: Duration::ZERO,
         },
-        log: dir.join("qemu.log"),
+        log: run.files.log(),
         log_seen: 0,
     };
     session.follow(&output, &interrupted, observe)?;
@@ -239,6 +244,8 @@ struct Session<'a> {
     splitter: Splitter,
     serial: File,
     start: Instant,
+    /// When the guest last printed something.
+    heard: Instant,
     ended: Ended,
     log: PathBuf,
     log_seen: u64,
@@ -258,11 +265,10 @@ impl Session<'_> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let late = |limit: &Duration| self.start.elapsed() >= *limit;
             self.ended.cut = if interrupted.load(Ordering::Relaxed) {
                 Some(Cut::Interrupted)
-            } else if let Some(limit) = self.run.limit.filter(late) {
-                Some(Cut::TimedOut(limit))
+            } else if let Some(cut) = self.overdue() {
+                Some(cut)
             } else {
                 self.is_stuck().then_some(Cut::Stuck)
             };
@@ -276,6 +282,13 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Whether the guest's time is over, and which.
+    fn overdue(&self) -> Option<Cut> {
+        let over = |since: Instant| move |limit: &Duration| since.elapsed() >= *limit;
+        let silent = self.run.silence.filter(over(self.heard)).map(Cut::Silent);
+        silent.or_else(|| self.run.total.filter(over(self.start)).map(Cut::TooLong))
+    }
+
     fn take(&mut self, bytes: &[u8], observe: &mut Observe) -> Result<()> {
         self.serial
             .write_all(bytes)
@@ -286,7 +299,10 @@ impl Session<'_> {
         };
         lines
             .into_iter()
-            .try_for_each(|line| self.line(line, observe))
+            .try_for_each(|line| self.line(line, observe))?;
+        // Not before: who reads our output slowly takes none of the guest's time.
+        self.heard = Instant::now();
+        Ok(())
     }
 
     fn line(&mut self, line: Line, observe: &mut Observe) -> Result<()> {
@@ -403,7 +419,7 @@ pub(crate) mod tests {
     }
 
     /// Runs a shell script in QEMU's place.
-    fn run(name: &str, script: &str, limit: u64, observe: &mut Observe) -> Ended {
+    fn run(name: &str, script: &str, silence: u64, observe: &mut Observe) -> Ended {
         let dir = std::env::temp_dir().join(format!("doorbell-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let files = Files::new(dir.clone()).unwrap();
@@ -411,7 +427,8 @@ pub(crate) mod tests {
         let launch = Launch {
             command: &command,
             files: &files,
-            limit: Some(Duration::from_millis(limit)),
+            silence: Some(Duration::from_millis(silence)),
+            total: Some(Duration::from_millis(4 * silence)),
             input: Input::Answers,
             echo: Echo::Nobody,
         };
@@ -445,16 +462,25 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_hang_is_ended_in_time() {
+    fn a_silent_guest_is_ended_in_time() {
         let ended = run(
             "hang",
             "echo still here; exec sleep 60",
             200,
             &mut |_, _| None,
         );
-        assert_eq!(ended.cut, Some(Cut::TimedOut(Duration::from_millis(200))));
+        assert_eq!(ended.cut, Some(Cut::Silent(Duration::from_millis(200))));
         assert_eq!(ended.last_line, "still here");
         assert!(ended.took < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_guest_that_talks_gets_more_time_but_not_for_ever() {
+        let talk = |times| format!("for i in $(seq {times}); do echo $i; sleep 0.1; done; exit 33");
+        let ended = run("talks", &talk(20), 1000, &mut |_, _| None);
+        assert_eq!((ended.status, ended.cut), (Some(33), None));
+        let ended = run("babbles", &talk(600), 1000, &mut |_, _| None);
+        assert_eq!(ended.cut, Some(Cut::TooLong(Duration::from_secs(4))));
     }
 
     #[test]

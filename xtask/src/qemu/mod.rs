@@ -125,6 +125,26 @@ impl Files {
         self.dir.join(format!("disk{n}.img"))
     }
 
+    /// The command line, as a shell runs it.
+    pub(crate) fn command(&self) -> PathBuf {
+        self.dir.join("qemu.cmd")
+    }
+
+    /// QEMU's stderr.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("qemu.log")
+    }
+
+    /// Every byte that the guest printed.
+    pub(crate) fn serial(&self) -> PathBuf {
+        self.dir.join("serial.log")
+    }
+
+    /// The results.
+    pub(crate) fn results(&self) -> PathBuf {
+        self.dir.join("results.json")
+    }
+
     /// QEMU's trace events, when they are asked for.
     pub(crate) fn trace(&self) -> PathBuf {
         self.dir.join("trace.log")

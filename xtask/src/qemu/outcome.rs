@@ -26,7 +26,7 @@ Exit status:
    11  the guest panicked
    12  the guest took an unexpected CPU exception
    13  the guest ended without a verdict, as by a triple fault
-   14  the time-out
+   14  the guest hung: silent for the time of --timeout, or stuck in KVM
    15  QEMU did not start
    16  QEMU died: a signal, or an error of its own during the run
    17  a malformed record, or a verdict that contradicts the exit code
@@ -46,7 +46,10 @@ pub(crate) enum Outcome {
     NotStarted,
     QemuError,
     QemuSignal(i32),
-    TimedOut(Duration),
+    /// The guest printed nothing for so long.
+    Silent(Duration),
+    /// The guest did not end in so long.
+    TooLong(Duration),
     /// KVM could not go on, and QEMU holds the guest.
     Stuck,
     Interrupted,
@@ -59,7 +62,8 @@ impl Outcome {
     /// Classifies what [`super::launch::launch`] saw.
     pub(crate) fn of(ended: &Ended) -> Self {
         match ended.cut {
-            Some(Cut::TimedOut(limit)) => return Self::TimedOut(limit),
+            Some(Cut::Silent(limit)) => return Self::Silent(limit),
+            Some(Cut::TooLong(limit)) => return Self::TooLong(limit),
             Some(Cut::Stuck) => return Self::Stuck,
             Some(Cut::Interrupted) => return Self::Interrupted,
             None => {}
@@ -107,7 +111,7 @@ impl Outcome {
             Self::Panic => 11,
             Self::Exception => 12,
             Self::NoVerdict | Self::UnknownStatus(_) => 13,
-            Self::TimedOut(_) | Self::Stuck => 14,
+            Self::Silent(_) | Self::TooLong(_) | Self::Stuck => 14,
             Self::NotStarted => 15,
             Self::QemuError | Self::QemuSignal(_) => 16,
             Self::Malformed(_) | Self::Contradiction(_) => 17,
@@ -123,7 +127,7 @@ impl Outcome {
             Self::Panic => "panic",
             Self::Exception => "exception",
             Self::NoVerdict | Self::UnknownStatus(_) => "no-verdict",
-            Self::TimedOut(_) => "time-out",
+            Self::Silent(_) | Self::TooLong(_) => "time-out",
             Self::Stuck => "stuck",
             Self::NotStarted => "not-started",
             Self::QemuError | Self::QemuSignal(_) => "qemu-died",
@@ -159,9 +163,15 @@ impl Outcome {
                 during(ended),
                 ended.qemu_said()
             ),
-            Self::TimedOut(limit) => format!(
-                "the guest did not end within {} s{}. Is that too short? \
+            Self::Silent(limit) => format!(
+                "the guest printed nothing for {} s{}. Is that too short? \
                  Then give it more with --timeout SECONDS{}",
+                limit.as_secs(),
+                during(ended),
+                ended.qemu_said()
+            ),
+            Self::TooLong(limit) => format!(
+                "the guest did not end within {} s{}{}",
                 limit.as_secs(),
                 during(ended),
                 ended.qemu_said()
@@ -258,7 +268,7 @@ mod tests {
         );
         ended.signal = Some(11);
         assert_eq!(Outcome::of(&ended), Outcome::QemuSignal(11));
-        ended.cut = Some(Cut::TimedOut(Duration::from_secs(5)));
+        ended.cut = Some(Cut::Silent(Duration::from_secs(5)));
         ended.last_command = Some("hang".into());
         let outcome = Outcome::of(&ended);
         let message = outcome.explain(&ended).unwrap();
@@ -266,5 +276,11 @@ mod tests {
             message.contains("`hang`") && message.contains("--timeout"),
             "{message}"
         );
+        assert!(message.contains("printed nothing for 5 s"), "{message}");
+        ended.cut = Some(Cut::TooLong(Duration::from_secs(600)));
+        let outcome = Outcome::of(&ended);
+        let message = outcome.explain(&ended).unwrap();
+        assert!(message.contains("did not end within 600 s"), "{message}");
+        assert_eq!(outcome.exit_status(), 14);
     }
 }

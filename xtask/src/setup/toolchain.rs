@@ -84,16 +84,6 @@ impl Toolchain {
     pub(crate) fn is_fallback(&self) -> bool {
         self.folder.is_some()
     }
-
-    /// Where [`Self::cargo`] puts a release build of the binary `name`.
-    pub(crate) fn image(&self, name: &str) -> PathBuf {
-        let base = crate::image::target_folder();
-        self.folder
-            .map_or(base.clone(), |folder| base.join(folder))
-            .join(TARGET)
-            .join("release")
-            .join(name)
-    }
 }
 
 /// Takes out of a command's environment what cargo and rustup told us. What the

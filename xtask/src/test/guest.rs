@@ -13,11 +13,12 @@ use crate::qemu::launch::{Echo, Ended, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
 use crate::qemu::{self, Accelerator, Devices, Files, Firmware, Machine, Options, devices};
 use crate::record::Record;
-use crate::{results, run};
+use crate::{folder, results};
 
-/// How long a guest may take: many times what it does take, because others run
-/// beside it.
-const LIMIT: Duration = Duration::from_secs(180);
+/// How long a guest may be silent, and how long it may take: many times what it
+/// does, because others run beside it.
+const SILENCE: Duration = Duration::from_secs(120);
+const TOTAL: Duration = Duration::from_secs(600);
 /// MiB.
 const MEMORY: u32 = 64;
 /// The word on the guest's command line that turns checkpoints on.
@@ -45,7 +46,7 @@ const Q35: Cell = Cell {
 
 /// The table. Most cells take every doorbell directly, so that its trace is
 /// exact; one has the eventfds and the iothread that `run` has.
-pub(crate) const CELLS: [Cell; 9] = [
+pub(crate) const CELLS: [Cell; 10] = [
     Q35,
     Cell {
         name: "q35-seabios",
@@ -85,6 +86,12 @@ pub(crate) const CELLS: [Cell; 9] = [
         ..Q35
     },
     Cell {
+        name: "microvm-seabios",
+        machine: Machine::Microvm,
+        firmware: Firmware::Seabios,
+        ..Q35
+    },
+    Cell {
         name: "q35-qboot-kvm",
         accelerator: Accelerator::Kvm,
         ..Q35
@@ -106,7 +113,7 @@ impl Cell {
 }
 
 /// Boots the test image on one cell and adds up what it and its witnesses say.
-pub(super) fn run(cell: &Cell, world: &World, folder: &Path) -> Result<Report> {
+pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     let mut report = Report::default();
     if cell.accelerator == Accelerator::Kvm
         && let Err(error) = open_kvm()
@@ -122,13 +129,14 @@ pub(super) fn run(cell: &Cell, world: &World, folder: &Path) -> Result<Report> {
         }
     };
     let options = cell.options();
-    let files = Files::new(folder.to_owned())?;
-    run::prepare(&options, &files)?;
+    let files = Files::new(dir.to_owned())?;
+    folder::fill(&options, &files)?;
     let command = qemu::command_line(&world.qemu, &image.path, &options, &files, WITNESS, true)?;
     let launch_it = Launch {
         command: &command,
         files: &files,
-        limit: Some(LIMIT),
+        silence: Some(SILENCE),
+        total: Some(TOTAL),
         input: Input::Answers,
         echo: Echo::Nobody,
     };
@@ -139,10 +147,7 @@ pub(super) fn run(cell: &Cell, world: &World, folder: &Path) -> Result<Report> {
 
     let outcome = Outcome::of(&ended);
     let world = results::world(image, &options, &world.qemu, &command, &ended.records);
-    results::write(
-        &folder.join("results.json"),
-        &results::results(world, &ended, &outcome),
-    )?;
+    results::write(&files.results(), &results::results(world, &ended, &outcome))?;
     read(&ended, &outcome, &mut report);
     witness.finish();
     let trace = std::fs::read(files.trace()).unwrap_or_default();

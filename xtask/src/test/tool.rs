@@ -1,17 +1,20 @@
 //! This tool in bad worlds: each case runs `cargo xtask run` and says which exit
 //! status and which words it must end with.
 
+mod cases;
+
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+pub(crate) use self::cases::CASES;
 use super::World;
 use super::report::Report;
-use crate::qemu::host::QEMU_VARIABLE;
+use crate::qemu::host::{QEMU_VARIABLE, open_kvm};
 
 /// Longer than any case may take by its own options.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -20,7 +23,10 @@ const LIMIT: Duration = Duration::from_secs(180);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    /// After `run`; `KERNEL` and `OUT` stand for the image and a folder.
+    /// After `run`. `KERNEL` stands for the image, `OUT` for a folder that isn't
+    /// there yet, `FOREIGN` for one with somebody's `serial.log` in it.
+    start: &'static [&'static str],
+    /// After those.
     arguments: &'static [&'static str],
     qemu: Qemu,
     input: &'static str,
@@ -42,238 +48,23 @@ enum Qemu {
 impl Case {
     /// Whether it needs the unikernel.
     pub(crate) fn boots(&self) -> bool {
-        self.qemu == Qemu::Real && self.arguments.contains(&"KERNEL")
+        self.qemu == Qemu::Real && self.start.contains(&"KERNEL")
+    }
+
+    fn takes_kvm(&self) -> bool {
+        self.arguments.contains(&"kvm")
     }
 }
-
-const CASE: Case = Case {
-    name: "",
-    arguments: &["--kernel", "KERNEL", "--out", "OUT"],
-    qemu: Qemu::Real,
-    input: "",
-    status: 0,
-    says: &[],
-};
-
-/// The table.
-pub(crate) const CASES: [Case; 23] = [
-    Case {
-        name: "no-virtio-device-is-no-error",
-        arguments: &["--no-devices", "--kernel", "KERNEL", "--out", "OUT"],
-        says: &["no virtio device", "results.json"],
-        ..CASE
-    },
-    Case {
-        name: "sixteen-mib",
-        arguments: &["--mem", "16", "--kernel", "KERNEL", "--out", "OUT", "lspci"],
-        says: &["results.json"],
-        ..CASE
-    },
-    // QEMU then announces the devices on the kernel's command line instead.
-    Case {
-        name: "microvm-without-acpi",
-        arguments: &[
-            "--machine",
-            "microvm",
-            "--qemu-arg",
-            "-machine",
-            "--qemu-arg",
-            "acpi=off",
-            "--kernel",
-            "KERNEL",
-            "--out",
-            "OUT",
-            "devices",
-        ],
-        says: &["virtio-blk", "mmio-v2", "doorbell-disk0", "results.json"],
-        ..CASE
-    },
-    Case {
-        name: "shell-from-a-pipe",
-        arguments: &[
-            "--timeout",
-            "60",
-            "--kernel",
-            "KERNEL",
-            "--out",
-            "OUT",
-            "shell",
-        ],
-        input: "lspci\nexit\n",
-        says: &["00:00.0", "results.json"],
-        ..CASE
-    },
-    Case {
-        name: "guest-hangs",
-        arguments: &[
-            "--timeout",
-            "5",
-            "--kernel",
-            "KERNEL",
-            "--out",
-            "OUT",
-            "lspci; hang",
-        ],
-        status: 14,
-        says: &["within 5 s", "`hang`", "--timeout"],
-        ..CASE
-    },
-    Case {
-        name: "guest-panics",
-        arguments: &["--kernel", "KERNEL", "--out", "OUT", "crash panic"],
-        status: 11,
-        says: &["the guest panicked", "`crash panic`"],
-        ..CASE
-    },
-    Case {
-        name: "guest-takes-an-exception",
-        arguments: &["--kernel", "KERNEL", "--out", "OUT", "crash null"],
-        status: 12,
-        says: &["CPU exception", "`crash null`", "results.json"],
-        ..CASE
-    },
-    Case {
-        name: "unknown-guest-command",
-        arguments: &["--kernel", "KERNEL", "--out", "OUT", "nonsense"],
-        status: 10,
-        says: &["nonsense"],
-        ..CASE
-    },
-    Case {
-        name: "bad-guest-argument",
-        arguments: &["--kernel", "KERNEL", "--out", "OUT", "doorbell rounds=many"],
-        status: 10,
-        says: &["rounds", "many"],
-        ..CASE
-    },
-    Case {
-        name: "bad-qemu-argument",
-        arguments: &[
-            "--qemu-arg",
-            "-no-such-option",
-            "--kernel",
-            "KERNEL",
-            "--out",
-            "OUT",
-        ],
-        status: 15,
-        says: &["QEMU did not start", "-no-such-option: invalid option"],
-        ..CASE
-    },
-    Case {
-        name: "unknown-option",
-        arguments: &["--no-such-option"],
-        status: 2,
-        says: &["--no-such-option"],
-        ..CASE
-    },
-    Case {
-        name: "unknown-machine",
-        arguments: &["--machine", "isapc"],
-        status: 2,
-        says: &["isapc", "q35"],
-        ..CASE
-    },
-    Case {
-        name: "no-memory",
-        arguments: &["--mem", "0"],
-        status: 2,
-        says: &["--mem"],
-        ..CASE
-    },
-    Case {
-        name: "mmio-without-microvm",
-        arguments: &["--mmio-version", "1"],
-        status: 1,
-        says: &["--mmio-version", "microvm"],
-        ..CASE
-    },
-    Case {
-        name: "missing-image",
-        arguments: &["--kernel", "/no/such/image", "--out", "OUT"],
-        qemu: Qemu::Script("exit 33"),
-        status: 1,
-        says: &["/no/such/image"],
-        ..CASE
-    },
-    Case {
-        name: "missing-qemu",
-        arguments: &["--no-install", "--kernel", "/dev/null", "--out", "OUT"],
-        qemu: Qemu::Missing,
-        status: 1,
-        says: &["qemu-system-x86_64 is not on the PATH", "--no-install"],
-        ..CASE
-    },
-    Case {
-        name: "dry-run-does-nothing",
-        arguments: &[
-            "--dry-run",
-            "--out",
-            "/no/such/folder",
-            "--qemu-arg",
-            "-S",
-            "lspci; shell",
-        ],
-        qemu: Qemu::Script("exit 1"),
-        says: &["-append 'lspci; shell'", "-S\n", "-smp 1,maxcpus=2"],
-        ..CASE
-    },
-    Case {
-        name: "a-pass",
-        arguments: FAKE,
-        qemu: Qemu::Script(r#"echo '@{"v":1,"kind":"end","verdict":"pass"}'; exit 33"#),
-        says: &["hello", "results.json"],
-        ..CASE
-    },
-    Case {
-        name: "verdict-without-end-record",
-        arguments: FAKE,
-        qemu: Qemu::Script("exit 33"),
-        status: 17,
-        says: &["without an `end` record"],
-        ..CASE
-    },
-    Case {
-        name: "malformed-record",
-        arguments: FAKE,
-        qemu: Qemu::Script(
-            r#"echo '@{"v":1,'; echo '@{"v":1,"kind":"end","verdict":"pass"}'; exit 33"#,
-        ),
-        status: 17,
-        says: &["malformed", r#"`@{"v":1,`"#, "results.json"],
-        ..CASE
-    },
-    Case {
-        name: "qemu-dies-of-a-signal",
-        arguments: FAKE,
-        qemu: Qemu::Script("kill -SEGV $$"),
-        status: 16,
-        says: &["QEMU died of signal 11", "results.json"],
-        ..CASE
-    },
-    Case {
-        name: "guest-resets",
-        arguments: FAKE,
-        qemu: Qemu::Script("exit 0"),
-        status: 13,
-        says: &["without a verdict", "triple fault", "results.json"],
-        ..CASE
-    },
-    Case {
-        name: "kvm-gives-up",
-        arguments: FAKE,
-        qemu: Qemu::Script("echo 'KVM internal error. Suberror: 1' >&2; exec sleep 60"),
-        status: 14,
-        says: &["cannot go on", "Suberror: 1", "--accel tcg"],
-        ..CASE
-    },
-];
-
-const FAKE: &[&str] = &["--kernel", "/dev/null", "--no-devices", "--out", "OUT"];
 
 /// Runs the tool and compares; its words go to `output.log`.
 pub(super) fn run(case: &Case, world: &World, folder: &Path) -> Result<Report> {
     let mut report = Report::default();
+    if case.takes_kvm()
+        && let Err(error) = open_kvm()
+    {
+        report.skip("", format!("cannot open /dev/kvm: {error}"));
+        return Ok(report);
+    }
     let kernel = match (&world.kernel, case.boots()) {
         (Ok(image), _) => image.path.clone(),
         (Err(why), true) => {
@@ -284,10 +75,11 @@ pub(super) fn run(case: &Case, world: &World, folder: &Path) -> Result<Report> {
     };
     let mut command = Command::new(&world.tool);
     command.arg("run");
-    for &word in case.arguments {
+    for &word in case.start.iter().chain(case.arguments) {
         match word {
             "KERNEL" => command.arg(&kernel),
             "OUT" => command.arg(folder.join("out")),
+            "FOREIGN" => command.arg(foreign(folder)?),
             word => command.arg(word),
         };
     }
@@ -306,6 +98,15 @@ pub(super) fn run(case: &Case, world: &World, folder: &Path) -> Result<Report> {
     let (status, text) = output(&mut command, case.input, folder)?;
     report.check("", judge(case, status, &text));
     Ok(report)
+}
+
+/// A folder in which a file is that the tool would write, but did not.
+fn foreign(folder: &Path) -> Result<PathBuf> {
+    let foreign = folder.join("foreign");
+    std::fs::create_dir_all(&foreign)
+        .and_then(|()| std::fs::write(foreign.join("serial.log"), "precious"))
+        .with_context(|| format!("cannot write into {}", foreign.display()))?;
+    Ok(foreign)
 }
 
 fn write_script(path: &Path, script: &str) -> Result<()> {
@@ -372,7 +173,7 @@ mod tests {
         let case = Case {
             status: 14,
             says: &["`hang`"],
-            ..CASE
+            ..CASES[0]
         };
         assert_eq!(judge(&case, Some(14), "in `hang`"), Ok(()));
         assert!(

@@ -3,10 +3,9 @@
 //! stands on the disks afterwards ([`disks`]). The guest cannot fool them.
 //!
 //! A guest whose command line has the word `witness` prints a `checkpoint`
-//! record and waits for a byte on its serial line. Its `pci` records are
-//! then true, and these devices are being driven as their last `device`
-//! record says: those whose addresses the checkpoint lists in `live`, or, without
-//! such a list, those with a `device` record since the checkpoint before.
+//! record and waits for a byte on its serial line. Its `pci` records are then true,
+//! and the devices with a `device` record since the checkpoint before are being
+//! driven as the last of them says.
 
 pub(crate) mod disks;
 pub(crate) mod doorbells;
@@ -60,7 +59,7 @@ impl Witness {
         }
         self.checkpoints += 1;
         let name = record.text("name").unwrap_or("checkpoint").to_owned();
-        if let Err(error) = self.compare(&name, &live(record, before, self.seen), before) {
+        if let Err(error) = self.compare(&name, before) {
             match error {
                 QmpError::Unknown(_) => self.report.skip(&name, error.to_string()),
                 _ => self.report.fail(&name, error.to_string()),
@@ -80,7 +79,7 @@ impl Witness {
         }
     }
 
-    fn compare(&mut self, name: &str, live: &[&Record], before: &[Record]) -> Result<(), QmpError> {
+    fn compare(&mut self, name: &str, before: &[Record]) -> Result<(), QmpError> {
         let mut qmp = match self.qmp.take() {
             Some(qmp) => qmp,
             None => Qmp::connect(&self.socket, PATIENCE)?,
@@ -94,17 +93,15 @@ impl Witness {
         self.places
             .extend(virtio::mmio_places(tree.as_str().unwrap_or_default()));
 
+        let new = &before[self.seen..];
         // Again only when the guest says something new.
-        if before[self.seen..]
-            .iter()
-            .any(|record| record.kind() == "pci")
-        {
+        if new.iter().any(|record| record.kind() == "pci") {
             pci::compare(&functions, &latest(before, "pci"), |what, result| {
                 self.report.check(&format!("{name}/pci/{what}"), result);
             });
         }
 
-        for claim in live {
+        for claim in latest(new, "device") {
             let address = claim.address().unwrap_or_default();
             let label = format!("{name}/{} {address}", claim.text("device").unwrap_or("?"));
             let Some(id) = self.places.get(address) else {
@@ -120,16 +117,6 @@ impl Witness {
         self.qmp = Some(qmp);
         Ok(())
     }
-}
-
-/// The claims about devices that are being driven.
-fn live<'a>(checkpoint: &Record, before: &'a [Record], seen: usize) -> Vec<&'a Record> {
-    let Some(list) = checkpoint.value()["live"].as_array() else {
-        return latest(&before[seen..], "device");
-    };
-    let mut claims = latest(before, "device");
-    claims.retain(|claim| list.iter().any(|live| live.as_str() == claim.address()));
-    claims
 }
 
 /// The last record of `kind` for each address, in their order.
@@ -181,17 +168,6 @@ mod tests {
             .map(|record| record.number("n").unwrap())
             .collect();
         assert_eq!(numbers, [2, 4]);
-
-        let checkpoint = |text: &str| {
-            let claims = live(&record(text), &records, 2);
-            claims
-                .iter()
-                .map(|claim| claim.number("n").unwrap())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(checkpoint(r#"{"v":1,"kind":"checkpoint"}"#), [4]);
-        let listed = r#"{"v":1,"kind":"checkpoint","live":["b"]}"#;
-        assert_eq!(checkpoint(listed), [2]);
     }
 
     #[test]

@@ -136,7 +136,6 @@ fn queue(qemu: &Value, guest: &Value) -> Result<(), String> {
         guest["size"].as_u64(),
         qemu["vring-num"].as_u64(),
     )?;
-    // The guest may leave these out.
     for (name, key) in [
         ("descriptors", "vring-desc"),
         ("driver", "vring-avail"),
@@ -144,9 +143,8 @@ fn queue(qemu: &Value, guest: &Value) -> Result<(), String> {
         ("used_idx", "used-idx"),
         ("avail_idx", "last-avail-idx"),
     ] {
-        if !guest[name].is_null() {
-            same(name, hex(&guest[name]), qemu[key].as_u64())?;
-        }
+        let ours = hex(&guest[name]).ok_or_else(|| format!("the record has no number {name:?}"))?;
+        same(name, Some(ours), qemu[key].as_u64())?;
     }
     Ok(())
 }
@@ -189,7 +187,8 @@ mod tests {
         json!({"v":1,"kind":"device","device":"virtio-blk","bdf":"0000:00:01.0",
             "transport":"pci-modern","notify":"mmio",
             "features":["VIRTIO_F_VERSION_1","VIRTIO_F_EVENT_IDX","VIRTIO_BLK_F_FLUSH","VIRTIO_F_RING_RESET"],
-            "queues":[{"index":0,"size":256,"descriptors":4096,"used_idx":7}]})
+            "queues":[{"index":0,"size":256,"descriptors":4096,"driver":"0x2000","device":12288,
+                "used_idx":7,"avail_idx":8}]})
     }
 
     fn failures(claim: &Value) -> Vec<String> {
@@ -216,7 +215,11 @@ mod tests {
             ("/transport", json!("pci-legacy"), "status"),
             ("/queues/0/size", json!(128), "queue 0"),
             ("/queues/0/descriptors", json!("0x4000"), "queue 0"),
+            ("/queues/0/driver", json!(null), "queue 0"),
             ("/queues/0/used_idx", json!(8), "queue 0"),
+            ("/queues/0/used_idx", json!(null), "queue 0"),
+            ("/queues/0/avail_idx", json!(7), "queue 0"),
+            ("/queues/0/avail_idx", json!(null), "queue 0"),
         ];
         for (field, lie, expected) in lies {
             let mut claim = claim();

@@ -1,0 +1,263 @@
+//! The table of [`super`].
+
+use super::{Case, Qemu};
+
+const CASE: Case = Case {
+    name: "",
+    start: &["--kernel", "KERNEL", "--out", "OUT"],
+    arguments: &[],
+    qemu: Qemu::Real,
+    input: "",
+    status: 0,
+    says: &[],
+};
+
+/// What a script in QEMU's place takes.
+const FAKE: &[&str] = &["--kernel", "/dev/null", "--no-devices", "--out", "OUT"];
+
+/// All cases.
+pub(crate) const CASES: [Case; 30] = [
+    Case {
+        name: "no-virtio-device-is-no-error",
+        arguments: &["--no-devices"],
+        says: &["no virtio device", "results.json"],
+        ..CASE
+    },
+    Case {
+        name: "sixteen-mib",
+        arguments: &["--mem", "16", "lspci; devices; doorbell rounds=2 count=20"],
+        says: &["results.json"],
+        ..CASE
+    },
+    // QEMU then announces the devices on the kernel's command line instead.
+    Case {
+        name: "microvm-without-acpi",
+        arguments: &[
+            "--machine",
+            "microvm",
+            "--qemu-arg",
+            "-machine",
+            "--qemu-arg",
+            "acpi=off",
+            "devices",
+        ],
+        says: &["virtio-blk", "mmio-v2", "doorbell-disk0", "results.json"],
+        ..CASE
+    },
+    Case {
+        name: "shell-from-a-pipe",
+        arguments: &["--timeout", "60", "shell"],
+        input: "lspci\nexit\n",
+        says: &["00:00.0", "results.json"],
+        ..CASE
+    },
+    Case {
+        name: "guest-hangs",
+        arguments: &["--timeout", "5", "lspci; hang"],
+        status: 14,
+        says: &["printed nothing for 5 s", "`hang`", "--timeout"],
+        ..CASE
+    },
+    Case {
+        name: "guest-panics",
+        arguments: &["crash panic"],
+        status: 11,
+        says: &["the guest panicked", "`crash panic`"],
+        ..CASE
+    },
+    Case {
+        name: "guest-takes-an-exception",
+        arguments: &["crash null"],
+        status: 12,
+        says: &["CPU exception", "`crash null`", "results.json"],
+        ..CASE
+    },
+    Case {
+        name: "unknown-guest-command",
+        arguments: &["nonsense"],
+        status: 10,
+        says: &["nonsense"],
+        ..CASE
+    },
+    Case {
+        name: "bad-guest-argument",
+        arguments: &["doorbell rounds=many"],
+        status: 10,
+        says: &["rounds", "many"],
+        ..CASE
+    },
+    Case {
+        name: "command-after-the-shell",
+        arguments: &["shell; lspci"],
+        status: 10,
+        says: &["has to be the last"],
+        ..CASE
+    },
+    Case {
+        name: "bad-lspci-argument",
+        arguments: &["lspci -v=junk"],
+        status: 10,
+        says: &["-v=junk"],
+        ..CASE
+    },
+    Case {
+        name: "two-crashes",
+        arguments: &["crash null panic"],
+        status: 10,
+        says: &["crash: ", "one way"],
+        ..CASE
+    },
+    Case {
+        name: "bad-mmio-device",
+        arguments: &["devices virtio_mmio.device=junk"],
+        status: 10,
+        says: &["virtio_mmio.device", "junk"],
+        ..CASE
+    },
+    Case {
+        name: "kvm",
+        arguments: &["--accel", "kvm", "doorbell rounds=2 count=20"],
+        says: &["doorbell-idle", "results.json"],
+        ..CASE
+    },
+    Case {
+        name: "bad-qemu-argument",
+        arguments: &["--qemu-arg", "-no-such-option"],
+        status: 15,
+        says: &["QEMU did not start", "-no-such-option: invalid option"],
+        ..CASE
+    },
+    Case {
+        name: "unknown-option",
+        start: &[],
+        arguments: &["--no-such-option"],
+        status: 2,
+        says: &["--no-such-option"],
+        ..CASE
+    },
+    Case {
+        name: "unknown-machine",
+        start: &[],
+        arguments: &["--machine", "isapc"],
+        status: 2,
+        says: &["isapc", "q35"],
+        ..CASE
+    },
+    Case {
+        name: "no-memory",
+        start: &[],
+        arguments: &["--mem", "0"],
+        status: 2,
+        says: &["--mem"],
+        ..CASE
+    },
+    Case {
+        name: "mmio-without-microvm",
+        start: &[],
+        arguments: &["--mmio-version", "1"],
+        status: 1,
+        says: &["--mmio-version", "microvm"],
+        ..CASE
+    },
+    Case {
+        name: "missing-image",
+        start: &[],
+        arguments: &["--kernel", "/no/such/image", "--out", "OUT"],
+        qemu: Qemu::Script("exit 33"),
+        status: 1,
+        says: &["/no/such/image"],
+        ..CASE
+    },
+    Case {
+        name: "missing-qemu",
+        start: &[],
+        arguments: &["--no-install", "--kernel", "/dev/null", "--out", "OUT"],
+        qemu: Qemu::Missing,
+        status: 1,
+        says: &["qemu-system-x86_64 is not on the PATH", "--no-install"],
+        ..CASE
+    },
+    Case {
+        name: "dry-run-does-nothing",
+        start: &[],
+        arguments: &[
+            "--dry-run",
+            "--out",
+            "/no/such/folder",
+            "--qemu-arg",
+            "-S",
+            "lspci; shell",
+        ],
+        qemu: Qemu::Script("exit 1"),
+        says: &["-append 'lspci; shell'", "-S\n", "-smp 1,maxcpus=2"],
+        ..CASE
+    },
+    Case {
+        name: "a-pass",
+        start: FAKE,
+        qemu: Qemu::Script(r#"echo '@{"v":1,"kind":"end","verdict":"pass"}'; exit 33"#),
+        says: &["hello", "results.json"],
+        ..CASE
+    },
+    Case {
+        name: "silence-counts-from-the-last-output",
+        start: FAKE,
+        arguments: &["--timeout", "2"],
+        qemu: Qemu::Script(
+            r#"for i in 1 2 3 4; do echo working; sleep 1; done
+            echo '@{"v":1,"kind":"end","verdict":"pass"}'; exit 33"#,
+        ),
+        says: &["results.json"],
+        ..CASE
+    },
+    Case {
+        name: "foreign-folder",
+        start: &["--kernel", "/dev/null", "--no-devices", "--out", "FOREIGN"],
+        qemu: Qemu::Script("exit 33"),
+        status: 1,
+        says: &["would overwrite", "serial.log"],
+        ..CASE
+    },
+    Case {
+        name: "verdict-without-end-record",
+        start: FAKE,
+        qemu: Qemu::Script("exit 33"),
+        status: 17,
+        says: &["without an `end` record"],
+        ..CASE
+    },
+    Case {
+        name: "malformed-record",
+        start: FAKE,
+        qemu: Qemu::Script(
+            r#"echo '@{"v":1,'; echo '@{"v":1,"kind":"end","verdict":"pass"}'; exit 33"#,
+        ),
+        status: 17,
+        says: &["malformed", r#"`@{"v":1,`"#, "results.json"],
+        ..CASE
+    },
+    Case {
+        name: "qemu-dies-of-a-signal",
+        start: FAKE,
+        qemu: Qemu::Script("kill -SEGV $$"),
+        status: 16,
+        says: &["QEMU died of signal 11", "results.json"],
+        ..CASE
+    },
+    Case {
+        name: "guest-resets",
+        start: FAKE,
+        qemu: Qemu::Script("exit 0"),
+        status: 13,
+        says: &["without a verdict", "triple fault", "results.json"],
+        ..CASE
+    },
+    Case {
+        name: "kvm-gives-up",
+        start: FAKE,
+        qemu: Qemu::Script("echo 'KVM internal error. Suberror: 1' >&2; exec sleep 60"),
+        status: 14,
+        says: &["cannot go on", "Suberror: 1", "--accel tcg"],
+        ..CASE
+    },
+];
