@@ -10,7 +10,7 @@ use crate::image::{self, Image, KERNEL};
 use crate::qemu::host::{self, Choice, QEMU, find_qemu};
 use crate::qemu::launch::{Echo, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
-use crate::qemu::{self, Accelerator, Devices, Files, Firmware, Machine, Options};
+use crate::qemu::{self, Accelerator, Devices, Files, Firmware, Machine, Options, devices};
 use crate::setup::{self, SetupArgs};
 use crate::{folder, results, say, symbols};
 
@@ -188,6 +188,9 @@ fn dry_run(args: &RunArgs, options: &Options, files: &Files, guest: &str) -> Res
     let kernel = kernel.unwrap_or_else(|| image::published(KERNEL));
     let line = qemu::command_line(&qemu, &kernel, options, files, guest, false)?;
     println!("{}", qemu::shell_line(&line));
+    if devices::disks(options) > 0 {
+        say::note("a run makes the disks in that line; --no-devices leaves them out");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
