@@ -233,10 +233,7 @@ unsafe impl Transport for Mmio {
         size: u16,
         ring: &RingAddresses,
     ) -> Result<Notifier, TransportError> {
-        match self.queue_size(queue)? {
-            QueueSize::UpTo(max) if size <= max => {}
-            _ => return Err(TransportError::QueueSize { queue, size }),
-        }
+        self.queue_size(queue)?.check(queue, size)?;
         match self.version {
             Version::V1 => self.enable_legacy(queue, size, ring)?,
             Version::V2 => self.enable(queue, size, ring)?,

@@ -381,6 +381,23 @@ pub enum QueueSize {
 }
 
 impl QueueSize {
+    /// Checks that queue `queue` may have this size.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::QueueSize`] if not.
+    pub fn check(self, queue: u16, size: u16) -> Result<(), TransportError> {
+        let allowed = match self {
+            Self::Fixed(fixed) => size == fixed,
+            Self::UpTo(max) => size <= max,
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(TransportError::QueueSize { queue, size })
+        }
+    }
+
     /// The size to use by a driver that would like `wanted`.
     ///
     /// # Errors

@@ -197,9 +197,7 @@ unsafe impl<S: IoSpace> Transport for PciLegacy<S> {
         size: u16,
         ring: &RingAddresses,
     ) -> Result<Notifier, TransportError> {
-        if self.queue_size(queue)? != QueueSize::Fixed(size) {
-            return Err(TransportError::QueueSize { queue, size });
-        }
+        self.queue_size(queue)?.check(queue, size)?;
         if self.io.read32(register::QUEUE_ADDRESS) != 0 {
             return Err(TransportError::QueueInUse { queue });
         }

@@ -407,10 +407,7 @@ unsafe impl<S: IoSpace, C: ConfigSpace> Transport for PciModern<S, C> {
         size: u16,
         ring: &RingAddresses,
     ) -> Result<Notifier, TransportError> {
-        match self.queue_size(queue)? {
-            QueueSize::UpTo(max) if size <= max => {}
-            _ => return Err(TransportError::QueueSize { queue, size }),
-        }
+        self.queue_size(queue)?.check(queue, size)?;
         if u16::from(self.common().queue_enable().read()) != 0 {
             return Err(TransportError::QueueInUse { queue });
         }

@@ -6,7 +6,7 @@ use doorbell_kernel::drive::{self, Unit};
 use doorbell_kernel::machine::Machine;
 use doorbell_tests::{Outcome, Runner, Stop, ensure, skip};
 
-use crate::blk::path_name;
+use crate::session::path_name;
 use crate::witness::Witness;
 
 /// Operations in a round.

@@ -1,7 +1,6 @@
 //! Block devices, over one path at a time. The host wrote a pattern to the disk
 //! and knows where this writes another.
 
-use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -9,14 +8,14 @@ use doorbell::device::DeviceError;
 use doorbell::device::blk::{Blk, ID_LEN, Request, SECTOR};
 use doorbell::dma::DmaRegion;
 use doorbell::transport::Transport;
-use doorbell::virtio::{Features, Wait};
+use doorbell::transport::pci_modern::NotifyChoice;
+use doorbell::virtio::Wait;
 use doorbell_kernel::clock::Clock;
-use doorbell_kernel::drive::{self, FEATURES, Unit, Way};
-use doorbell_kernel::machine::Machine;
+use doorbell_kernel::drive::Way;
 use doorbell_kernel::platform::dma::KernelDma;
 use doorbell_tests::{Outcome, Runner, Stop, Text, ensure};
 
-use crate::witness::Witness;
+use crate::session::{SETS, Session};
 
 /// Seed of what the host wrote all over the disk.
 const HOST_SEED: u64 = 0xD00D_BE11_D00D_BE11;
@@ -70,54 +69,8 @@ struct Area {
 /// Sectors in an area.
 const AREA: u64 = 64;
 
-pub(crate) fn run(
-    runner: &mut Runner<'_>,
-    machine: &Machine,
-    unit: &Unit,
-    way: Way,
-    usable: Result<(), String>,
-    witness: &Witness,
-) {
-    let sets = [
-        ("all features", FEATURES),
-        ("no features", Features::empty()),
-        ("event_idx", Features::EVENT_IDX),
-    ];
-    for (number, (set, features)) in sets.into_iter().enumerate() {
-        let place = alloc::format!("blk/{}/{}/{set}", unit.at(), crate::blk::path_name(way));
-        if let Err(reason) = &usable {
-            runner.run(&place, || {
-                Err(Stop::Skipped(Text::new(format_args!("{reason}"))))
-            });
-            continue;
-        }
-        let area = Area {
-            first: 1024 + (way_number(way) * sets.len() as u64 + number as u64) * AREA,
-            seed: GUEST_SEED.wrapping_mul(2 * way_number(way) + number as u64 + 1),
-        };
-        let mut transport = match drive::open(machine, unit, way) {
-            Ok(transport) => transport,
-            Err(error) => {
-                runner.run(&place, || Err(Stop::failed(error)));
-                continue;
-            }
-        };
-        session(
-            runner,
-            machine,
-            unit,
-            features,
-            &place,
-            &mut *transport,
-            &area,
-            witness,
-        );
-    }
-}
-
 /// A number for each way, so that each gets its own place on the disk.
 fn way_number(way: Way) -> u64 {
-    use doorbell::transport::pci_modern::NotifyChoice;
     match way {
         Way::Legacy => 0,
         Way::Modern(NotifyChoice::Preferred | NotifyChoice::Nth(_)) => 1,
@@ -128,60 +81,37 @@ fn way_number(way: Way) -> u64 {
     }
 }
 
-/// A way's name in a test's.
-pub(crate) fn path_name(way: Way) -> String {
-    doorbell_kernel::commands::way_name(way).replace(", ", "-")
-}
-
-#[expect(clippy::too_many_arguments, reason = "what a session is made of")]
-fn session(
-    runner: &mut Runner<'_>,
-    machine: &Machine,
-    unit: &Unit,
-    features: Features,
-    place: &str,
-    transport: &mut dyn Transport,
-    area: &Area,
-    witness: &Witness,
-) {
-    let clock = &machine.clock;
-    let path = (transport.interface(), transport.notify_path());
-    let mut blk = None;
-    runner.run(format_args!("{place}/comes up"), || {
-        let driver = Blk::new(
-            transport,
-            QUEUE_SIZE,
-            features,
-            KernelDma,
-            &mut clock.patience(),
-        )?;
-        let accepted = driver.features() & FEATURES;
-        ensure!(accepted == features, "accepted {accepted}, not {features}");
-        blk = Some(driver);
-        Ok(())
+pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &mut dyn Transport) {
+    let clock = &session.clock;
+    let number = way_number(session.way) * SETS.len() as u64 + session.set as u64;
+    let area = Area {
+        first: 1024 + number * AREA,
+        seed: GUEST_SEED.wrapping_mul(2 * number + 1),
+    };
+    let started = session.start(runner, || {
+        let wait = &mut clock.patience();
+        let blk = Blk::new(transport, QUEUE_SIZE, session.features, KernelDma, wait)?;
+        let accepted = blk.features();
+        Ok((blk, accepted))
     });
-    let Some(mut blk) = blk else { return };
-    runner.run(format_args!("{place}/reads what the host wrote"), || {
+    let Some(mut blk) = started else { return };
+    session.run(runner, "reads what the host wrote", || {
         reads(&mut blk, clock)
     });
-    runner.run(format_args!("{place}/writes and reads back"), || {
-        let outcome = writes(&mut blk, area, clock);
-        witness.wrote(unit, area.first, AREA, area.seed);
+    session.run(runner, "writes and reads back", || {
+        let outcome = writes(&mut blk, &area, clock);
+        let witness = session.witness;
+        witness.wrote(session.unit, area.first, AREA, area.seed);
         outcome
     });
-    runner.run(format_args!("{place}/tells its ID"), || {
-        identifies(&mut blk, clock)
+    session.run(runner, "tells its ID", || identifies(&mut blk, clock));
+    session.run(runner, "many requests in flight", || {
+        in_flight(&mut blk, &area, clock)
     });
-    runner.run(format_args!("{place}/{DEPTH} requests in flight"), || {
-        in_flight(&mut blk, area, clock)
+    session.run(runner, "refuses what goes past its end", || {
+        refuses(&mut blk, clock)
     });
-    runner.run(
-        format_args!("{place}/refuses what goes past its end"),
-        || refuses(&mut blk, clock),
-    );
-    let record = drive::device_record(unit, path, blk.features(), blk.queue(), String::new());
-    witness.device(place, record);
-    witness.rang(unit, blk.queue().doorbells());
+    session.show(blk.features(), blk.queue());
 }
 
 fn reads(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {

@@ -24,6 +24,8 @@ mod machine;
 #[cfg(target_os = "none")]
 mod rng;
 #[cfg(target_os = "none")]
+mod session;
+#[cfg(target_os = "none")]
 mod witness;
 
 #[cfg(target_os = "none")]
@@ -36,6 +38,7 @@ mod bare_metal {
     use doorbell_kernel::{drive, print, run};
     use doorbell_tests::{Runner, Stop};
 
+    use crate::session;
     use crate::witness::Witness;
 
     doorbell_boot::entry!(main);
@@ -67,16 +70,13 @@ mod bare_metal {
             });
         }
         for unit in &units {
-            for (way, usable) in drive::ways(&machine, unit) {
-                match unit.device_type {
-                    device::blk::DEVICE_TYPE => {
-                        crate::blk::run(&mut runner, &machine, unit, way, usable, &witness);
-                    }
-                    device::rng::DEVICE_TYPE => {
-                        crate::rng::run(&mut runner, &machine, unit, way, usable, &witness);
-                    }
-                    _ => {}
-                }
+            let test = match unit.device_type {
+                device::blk::DEVICE_TYPE => crate::blk::test,
+                device::rng::DEVICE_TYPE => crate::rng::test,
+                _ => continue,
+            };
+            for way in drive::ways(&machine, unit) {
+                session::each(&mut runner, &machine, unit, way, &witness, test);
             }
         }
         crate::bench::run(&mut runner, &machine, &units, &witness);

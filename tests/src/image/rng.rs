@@ -1,20 +1,14 @@
 //! Entropy devices, over one path at a time.
 
-use alloc::format;
-use alloc::string::String;
-
 use doorbell::device::rng::Rng;
 use doorbell::dma::DmaRegion;
 use doorbell::transport::Transport;
-use doorbell::virtio::{Features, Wait};
+use doorbell::virtio::Wait;
 use doorbell_kernel::clock::Clock;
-use doorbell_kernel::drive::{self, FEATURES, Unit, Way};
-use doorbell_kernel::machine::Machine;
 use doorbell_kernel::platform::dma::KernelDma;
-use doorbell_tests::{Outcome, Runner, Stop, Text, ensure};
+use doorbell_tests::{Outcome, Runner, ensure};
 
-use crate::blk::path_name;
-use crate::witness::Witness;
+use crate::session::Session;
 
 /// The queue that is asked for, where there is a choice: small, so that it goes
 /// round often.
@@ -22,77 +16,18 @@ const QUEUE_SIZE: u16 = 4;
 
 type Driver<'t> = Rng<&'t mut dyn Transport, KernelDma>;
 
-pub(crate) fn run(
-    runner: &mut Runner<'_>,
-    machine: &Machine,
-    unit: &Unit,
-    way: Way,
-    usable: Result<(), String>,
-    witness: &Witness,
-) {
-    for (set, features) in [
-        ("all features", FEATURES),
-        ("no features", Features::empty()),
-    ] {
-        let place = format!("rng/{}/{}/{set}", unit.at(), path_name(way));
-        if let Err(reason) = &usable {
-            runner.run(&place, || {
-                Err(Stop::Skipped(Text::new(format_args!("{reason}"))))
-            });
-            continue;
-        }
-        match drive::open(machine, unit, way) {
-            Ok(mut transport) => {
-                session(
-                    runner,
-                    machine,
-                    unit,
-                    features,
-                    &place,
-                    &mut *transport,
-                    witness,
-                );
-            }
-            Err(error) => runner.run(&place, || Err(Stop::failed(error))),
-        }
-    }
-}
-
-fn session(
-    runner: &mut Runner<'_>,
-    machine: &Machine,
-    unit: &Unit,
-    features: Features,
-    place: &str,
-    transport: &mut dyn Transport,
-    witness: &Witness,
-) {
-    let clock = &machine.clock;
-    let path = (transport.interface(), transport.notify_path());
-    let mut rng = None;
-    runner.run(format_args!("{place}/comes up"), || {
-        let driver = Rng::new(
-            transport,
-            QUEUE_SIZE,
-            features,
-            KernelDma,
-            &mut clock.patience(),
-        )?;
-        let accepted = driver.features() & FEATURES;
-        ensure!(accepted == features, "accepted {accepted}, not {features}");
-        rng = Some(driver);
-        Ok(())
+pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &mut dyn Transport) {
+    let clock = &session.clock;
+    let started = session.start(runner, || {
+        let wait = &mut clock.patience();
+        let rng = Rng::new(transport, QUEUE_SIZE, session.features, KernelDma, wait)?;
+        let accepted = rng.features();
+        Ok((rng, accepted))
     });
-    let Some(mut rng) = rng else { return };
-    runner.run(format_args!("{place}/is random"), || {
-        random(&mut rng, clock)
-    });
-    runner.run(format_args!("{place}/a full queue"), || {
-        full(&mut rng, clock)
-    });
-    let record = drive::device_record(unit, path, rng.features(), rng.queue(), String::new());
-    witness.device(place, record);
-    witness.rang(unit, rng.queue().doorbells());
+    let Some(mut rng) = started else { return };
+    session.run(runner, "is random", || random(&mut rng, clock));
+    session.run(runner, "a full queue", || full(&mut rng, clock));
+    session.show(rng.features(), rng.queue());
 }
 
 /// 2 KiB of random bytes: all values about equally often, and never the same
