@@ -29,8 +29,8 @@ pub(crate) struct RunArgs {
     /// What executes the guest
     #[arg(long, value_enum, default_value = "auto")]
     accel: Choice,
-    /// The guest's memory in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    /// The guest's memory in MiB; with less than 4, firmware has nowhere to load it
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(4..))]
     mem: u32,
     /// Leave out the default devices: disks, entropy, pci-testdev
     #[arg(long)]
