@@ -6,9 +6,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use doorbell::pci::{Bar, Bytes, ConfigSpace, Function, PciAddress, WindowKind, capabilities};
+use doorbell::pci::{
+    Bar, Bytes, CommandRegister, ConfigSpace, Function, PciAddress, WindowKind, capabilities,
+};
 use doorbell::transport::pci::{self as virtio_pci, Structures};
-use pci_types::CommandRegister;
 
 use super::Command;
 use crate::machine::{Machine, Pci};
