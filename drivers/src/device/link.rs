@@ -127,6 +127,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
             return;
         }
         self.state = State::Lost;
+        self.queue.abandon();
         if reset(&mut self.transport) {
             self.state = State::Reset;
             // SAFETY: a device that was reset accesses nothing (2.4.1); this

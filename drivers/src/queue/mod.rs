@@ -183,12 +183,19 @@ impl<D: Dma + Clone> VirtQueue<SplitRing<D>> {
         }
     }
 
-    /// Gives the ring's memory back.
+    /// Takes no more requests, and gives none back: every call says
+    /// [`QueueError::Broken`] from then on.
+    pub fn abandon(&mut self) {
+        self.ring.abandon();
+    }
+
+    /// Gives the ring's memory back, and abandons the queue. A queue that is
+    /// dropped without this call leaves its memory to the device for ever.
     ///
     /// # Safety
     ///
     /// The device was reset, and no longer accesses the queue.
-    pub(crate) unsafe fn release(&mut self) {
+    pub unsafe fn release(&mut self) {
         // SAFETY: the caller's promise.
         unsafe { self.ring.release() }
     }
@@ -278,6 +285,11 @@ impl<R: Ring> VirtQueue<R> {
         self.doorbells += 1;
     }
 
+    /// As [`Ring::set_interrupts`].
+    pub fn set_interrupts(&mut self, wanted: bool) {
+        self.ring.set_interrupts(wanted);
+    }
+
     /// Takes a finished request back, if there is one.
     ///
     /// # Errors
@@ -319,7 +331,7 @@ impl<'q, R: Ring> QueueMut<'q, R> {
 
     /// As [`Ring::set_interrupts`].
     pub fn set_interrupts(&mut self, wanted: bool) {
-        self.0.ring.set_interrupts(wanted);
+        self.0.set_interrupts(wanted);
     }
 }
 

@@ -171,6 +171,11 @@ impl<D: Dma> SplitRing<D> {
         self.used_idx
     }
 
+    /// Takes no more requests, and gives none back.
+    pub(super) fn abandon(&mut self) {
+        self.broken = true;
+    }
+
     /// Gives the ring's memory back; the ring is broken from then on. Without
     /// this call the memory is never freed: the device may still use it.
     ///
@@ -179,7 +184,7 @@ impl<D: Dma> SplitRing<D> {
     /// The device does not access the ring any more.
     pub(super) unsafe fn release(&mut self) {
         // A broken ring touches its memory no more.
-        self.broken = true;
+        self.abandon();
         drop(self.memory.take());
         drop(self.tables.take());
     }
@@ -322,12 +327,14 @@ impl<D: Dma> SplitRing<D> {
 
     /// Tells the device by which used index to interrupt (2.7.7, 2.7.10).
     fn write_used_event(&self) {
-        // Without interrupts wanted: one that was passed already, and is not
-        // met again before 65535 more requests are.
+        // Without interrupts wanted: half of all indices ahead. No more requests
+        // than that are in flight, so the device does not come to it before it
+        // has moved on. An index just passed will not do: the device may be about
+        // to ask whether its last step passed it.
         let event = if self.interrupts {
             self.used_idx
         } else {
-            self.used_idx.wrapping_sub(1)
+            self.used_idx.wrapping_add(0x8000)
         };
         self.used_event().store(event.to_le(), Ordering::Relaxed);
     }

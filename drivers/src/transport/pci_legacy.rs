@@ -97,11 +97,14 @@ impl<S: IoSpace> PciLegacy<S> {
         let at = registers(function)?;
         // SAFETY: the caller's promise.
         let io = unsafe { super::pci::ports(function, at, "legacy registers", io) }?;
-        let msix_enabled = capabilities::standard(config, function.address)
-            .map_while(Result::ok)
-            .find(|capability| capability.id == MSI_X)
-            .and_then(|capability| capability.read16(config, function.address, MSIX_CONTROL))
-            .is_some_and(|control| control & MSIX_ENABLE != 0);
+        let mut msix_enabled = false;
+        for capability in capabilities::standard(config, function.address) {
+            let capability = capability?;
+            if capability.id == MSI_X {
+                let control = capability.read16(config, function.address, MSIX_CONTROL);
+                msix_enabled = control.is_some_and(|control| control & MSIX_ENABLE != 0);
+            }
+        }
         Ok(Self::new(io, function.subsystem_device, msix_enabled)?)
     }
 

@@ -195,7 +195,9 @@ impl<S: IoSpace, C: ConfigSpace> PciModern<S, C> {
                 let offset = offset_by(*multiplier);
                 let len = u64::from(region.len());
                 match u16::try_from(offset) {
-                    Ok(port) if offset + 2 <= len => Ok(region.notifier(port, queue)),
+                    Ok(port) if offset + 2 <= len && offset.is_multiple_of(2) => {
+                        Ok(region.notifier(port, queue))
+                    }
                     _ => Err(TransportError::DoorbellRange { queue, offset, len }),
                 }
             }
@@ -233,6 +235,10 @@ impl<C: ConfigSpace> Window<C> {
         // Inside the structure, whose end the capability reader found inside
         // its BAR.
         let at = u32::try_from(u64::from(start) + offset).map_err(|_| outside)?;
+        // 4.1.4.9.1: a multiple of the window's length.
+        if !at.is_multiple_of(2) {
+            return Err(outside);
+        }
         if self.rings.is_some_and(|rings| rings != at) {
             return Err(TransportError::WindowTaken { queue });
         }

@@ -15,7 +15,7 @@ use crate::record::{Place, SummaryRecord};
 const HUNDREDTHS: u64 = 100;
 
 /// A batch lasts at least this many steps of the TSC, so that one step is under
-/// 1 % of it.
+/// 1 % of it, if [`MAX_BATCH`] operations are enough for that.
 const STEPS_A_BATCH: u64 = 100;
 
 /// The most operations in a batch.
@@ -90,8 +90,7 @@ impl Series {
     /// Adds a sample: the cycles that a whole batch took.
     pub fn record(&mut self, cycles: u64) {
         self.operations += u64::from(self.batch);
-        self.histogram
-            .record(cycles * HUNDREDTHS / u64::from(self.batch));
+        self.histogram.record(per_operation(cycles, self.batch));
     }
 
     /// Operations timed so far.
@@ -130,6 +129,13 @@ impl Series {
             unit: "cycles",
         }
     }
+}
+
+/// What an operation of a batch cost, in hundredths of a cycle. Where the TSC
+/// stepped back, by the host's doing, the difference is huge, and stays so.
+fn per_operation(cycles: u64, batch: u32) -> u64 {
+    let hundredths = cycles.min(i64::MAX as u64 / HUNDREDTHS) * HUNDREDTHS;
+    hundredths / u64::from(batch)
 }
 
 /// Hundredths as a number with two decimals.
@@ -181,10 +187,12 @@ impl Timer {
         let (batches, operations) = PROBES;
         let most = u64::from(MAX_BATCH);
         // The fastest of a few: interruptions make it longer only.
+        let empty = (0..batches).map(|_| time(&Nothing, operations)).min();
         let fastest = (0..batches)
             .map(|_| time(operation, operations))
             .min()
             .unwrap_or(0);
+        let fastest = fastest.saturating_sub(empty.unwrap_or(0));
         let cost = fastest / u64::from(operations);
         let batch = (self.step * STEPS_A_BATCH)
             .div_ceil(cost.max(1))
@@ -203,7 +211,7 @@ impl Timer {
         for (&batch, histogram) in &mut self.empty {
             for _ in 0..count.div_ceil(batch) {
                 let cycles = time(&Nothing, batch);
-                histogram.record(cycles * HUNDREDTHS / u64::from(batch));
+                histogram.record(per_operation(cycles, batch));
             }
         }
     }
@@ -243,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_outlasts_the_step() {
+    fn a_batch_outlasts_the_step_as_far_as_it_may() {
         let mut timer = Timer::new(1000);
         assert_eq!(timer.batch_for(&Nothing), MAX_BATCH);
         assert!(timer.empty.contains_key(&MAX_BATCH));

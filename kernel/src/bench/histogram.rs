@@ -5,8 +5,8 @@ use alloc::boxed::Box;
 use alloc::vec;
 
 /// Each power of two is divided into this many buckets, so a bucket is at most
-/// 1/128 (0.8 %) of its value wide. Values below are exact.
-const SUB_BUCKETS: usize = 128;
+/// 1/256 (0.4 %) of its value wide. Values below are exact.
+const SUB_BUCKETS: usize = 256;
 const SUB_BITS: u32 = SUB_BUCKETS.ilog2();
 
 /// Values from here on share the last bucket; `max` still tells the largest.
@@ -117,7 +117,7 @@ mod tests {
             let middle = middle(bucket(value));
             assert_eq!(bucket(middle), bucket(value), "{value}");
             assert!(
-                middle.abs_diff(value) * 128 <= value,
+                middle.abs_diff(value) * 256 <= value,
                 "{value} became {middle}"
             );
         }

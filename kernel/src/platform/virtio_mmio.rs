@@ -53,7 +53,7 @@ pub fn slots(command_line: &str, aml: &[&[u8]]) -> Vec<Result<Slot, BadSlot>> {
     });
     let mut slots: Vec<_> = named.chain(words).collect();
     slots.sort_by_key(|slot| slot.as_ref().map_or(u64::MAX, |slot| slot.base));
-    slots.dedup_by_key(|slot| slot.as_ref().ok().map(|slot| slot.base));
+    slots.dedup_by(|a, b| matches!((a, b), (Ok(a), Ok(b)) if a.base == b.base));
     slots
 }
 
@@ -150,6 +150,15 @@ mod tests {
                 "{found:?}"
             );
         }
+    }
+
+    #[test]
+    fn every_bad_word_is_named() {
+        let line = "virtio_mmio.device=junk virtio_mmio.device=other";
+        assert_eq!(
+            slots(line, &[]).iter().filter(|slot| slot.is_err()).count(),
+            2
+        );
     }
 
     #[test]

@@ -308,3 +308,22 @@ fn memory_of_a_device_that_does_not_reset_is_never_freed() {
         assert_eq!(rig.disk.borrow_mut().serve(&chain), 513);
     }
 }
+
+#[test]
+fn a_device_that_was_given_up_is_not_used_though_it_does_not_reset() {
+    let dma = FakeDma::default();
+    let rig = Rig::new(&dma, MODERN, |_| ());
+    let mut blk = rig.start().unwrap();
+    rig.device.change(|options| options.reset_reads = u32::MAX);
+    // Nobody serves the request.
+    let error = blk.read(0, &mut [0; SECTOR], &mut Polls(3)).unwrap_err();
+    assert_eq!(error, DeviceError::Timeout);
+    let broken = DeviceError::Queue(QueueError::Broken);
+    let (error, request) = blk.submit(rig.read(0)).unwrap_err();
+    assert_eq!(error, broken);
+    drop(request);
+    assert!(!blk.queue().kick(), "no doorbell either");
+    assert_eq!(blk.poll().unwrap_err(), broken);
+    let error = blk.read(0, &mut [0; SECTOR], &mut Polls(3)).unwrap_err();
+    assert_eq!(error, broken, "not busy: waiting for it would never end");
+}
