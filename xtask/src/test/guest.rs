@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::World;
+use super::paths;
 use super::report::Report;
-use super::witness::{Witness, disks, doorbells, same};
+use super::witness::{Places, Witness, disks, doorbells, same};
 use crate::qemu::host::open_kvm;
 use crate::qemu::launch::{Echo, Ended, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
@@ -159,7 +160,16 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     if let Devices::Ports(count) = cell.devices {
         let result = io_space(&ended.records, count.into(), SEABIOS_WINDOWS);
         witness.report.check("io space", result);
+    } else {
+        let expected = paths::of(cell.machine, cell.mmio_version);
+        let records = ended.records.iter().map(Record::value);
+        witness
+            .report
+            .check("every path", paths::driven(&expected, records));
     }
+    witness
+        .report
+        .check("every device", undriven(&witness.places, &ended.records));
     for n in 0..devices::disks(&options) {
         let result = disks::compare(&files.disk(n), n, &witness.places, &ended.records);
         witness.report.check(&format!("disk{n}"), result);
@@ -170,6 +180,25 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     }
     report.add(witness.report);
     Ok(report)
+}
+
+/// Whether every device that QEMU has, and that the guest has a driver for, was
+/// driven.
+fn undriven(places: &Places, records: &[Record]) -> Result<(), String> {
+    let ours = |id: &str| id.starts_with("blk") || id.starts_with("rng");
+    let driven = |address: &str| {
+        let devices = records.iter().filter(|record| record.kind() == "device");
+        devices
+            .into_iter()
+            .any(|record| record.address() == Some(address))
+    };
+    match places
+        .iter()
+        .find(|(address, id)| ours(id) && !driven(address))
+    {
+        None => Ok(()),
+        Some((address, id)) => Err(format!("{id} at {address} was not driven")),
+    }
 }
 
 /// How many windows of 4 KiB SeaBIOS places in q35's IO space before it gives up.
@@ -289,6 +318,20 @@ mod tests {
         assert!(io_space(&records(&neither, &all), 2, 1).is_err());
         assert!(io_space(&records(&without, &all[1..]), 2, 1).is_err());
         assert!(io_space(&records(&without, &all[..2]), 2, 1).is_err());
+    }
+
+    #[test]
+    fn a_device_that_the_guest_leaves_out_is_missed() {
+        let places = Places::from(
+            [("a", "blk0"), ("b", "rng0"), ("c", "bridge1")]
+                .map(|(address, id)| (address.to_owned(), id.to_owned())),
+        );
+        let device = |bdf: &str| {
+            Record::parse(&format!(r#"{{"v":1,"kind":"device","bdf":"{bdf}"}}"#)).unwrap()
+        };
+        assert_eq!(undriven(&places, &[device("a"), device("b")]), Ok(()));
+        let error = undriven(&places, &[device("a")]).unwrap_err();
+        assert_eq!(error, "rng0 at b was not driven");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod guest;
 mod host;
+mod paths;
 mod report;
 mod tool;
 mod witness;

@@ -10,10 +10,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 pub(crate) use self::cases::CASES;
-use super::World;
 use super::report::Report;
+use super::{World, paths};
+use crate::qemu::Machine;
 use crate::qemu::host::{QEMU_VARIABLE, open_kvm};
 
 /// Longer than any case may take by its own options.
@@ -33,6 +35,9 @@ pub(crate) struct Case {
     status: i32,
     /// What stdout or stderr must have in it.
     says: &'static [&'static str],
+    /// How often each path of q35 must have been timed, by `results.json`; 0 for
+    /// no look at it.
+    times: u64,
 }
 
 /// Which QEMU the tool finds.
@@ -97,7 +102,20 @@ pub(super) fn run(case: &Case, world: &World, folder: &Path) -> Result<Report> {
     }
     let (status, text) = output(&mut command, case.input, folder)?;
     report.check("", judge(case, status, &text));
+    if case.times > 0 {
+        let results = folder.join("out/results.json");
+        report.check("table", table(&results, case.times));
+    }
     Ok(report)
+}
+
+/// Looks for every row of the doorbell table of q35's default devices.
+fn table(results: &Path, times: u64) -> Result<(), String> {
+    let text = std::fs::read_to_string(results)
+        .map_err(|error| format!("cannot read {}: {error}", results.display()))?;
+    let results: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let records = results["records"].as_array().into_iter().flatten();
+    paths::timed(&paths::of(Machine::Q35, 2), times, records)
 }
 
 /// A folder in which a file is that the tool would write, but did not.

@@ -10,13 +10,32 @@ const CASE: Case = Case {
     input: "",
     status: 0,
     says: &[],
+    times: 0,
 };
 
 /// What a script in QEMU's place takes.
 const FAKE: &[&str] = &["--kernel", "/dev/null", "--no-devices", "--out", "OUT"];
 
 /// All cases.
-pub(crate) const CASES: [Case; 30] = [
+pub(crate) const CASES: [Case; 32] = [
+    Case {
+        name: "main-job",
+        says: &["Cycles an operation", "results.json"],
+        times: 10_000,
+        ..CASE
+    },
+    // As the README has it.
+    Case {
+        name: "own-device",
+        arguments: &[
+            "--no-devices",
+            "--qemu-arg=-device",
+            "--qemu-arg=virtio-rng-pci,disable-legacy=on",
+            "devices",
+        ],
+        says: &["pci-modern", "results.json"],
+        ..CASE
+    },
     Case {
         name: "no-virtio-device-is-no-error",
         arguments: &["--no-devices"],
@@ -118,6 +137,7 @@ pub(crate) const CASES: [Case; 30] = [
         name: "kvm",
         arguments: &["--accel", "kvm", "doorbell rounds=2 count=20"],
         says: &["doorbell-idle", "results.json"],
+        times: 40,
         ..CASE
     },
     Case {

@@ -56,20 +56,20 @@ fn claimed_queues(claim: &Record) -> impl Iterator<Item = &Value> {
 /// Where virtio-mmio devices with an `id=` are, from `info qtree`.
 pub(crate) fn mmio_places(tree: &str) -> Places {
     let mut places = Places::new();
+    // Whether the lines are about a virtio-mmio slot, and its address.
+    let mut in_slot = false;
     let mut address = None;
     for line in tree.lines().map(str::trim) {
-        if let Some(range) = line.strip_prefix("mmio ") {
+        if let Some(device) = line.strip_prefix("dev: ") {
+            if let (Some(address), Some((_, id))) = (address.take(), device.split_once("id \""))
+                && let Some(id) = id.strip_suffix('"').filter(|id| !id.is_empty())
+            {
+                places.insert(format!("{address:#x}"), id.to_owned());
+            }
+            in_slot = device.starts_with("virtio-mmio,");
+        } else if in_slot && let Some(range) = line.strip_prefix("mmio ") {
             let start = range.split('/').next().unwrap_or_default();
             address = u64::from_str_radix(start, 16).ok();
-        } else if let Some(device) = line.strip_prefix("dev: virtio-mmio,") {
-            // Its address stands below it.
-            let _ = device;
-            address = None;
-        } else if let Some(device) = line.strip_prefix("dev: virtio-")
-            && let (Some(address), Some((_, id))) = (address.take(), device.split_once("id \""))
-            && let Some(id) = id.strip_suffix('"').filter(|id| !id.is_empty())
-        {
-            places.insert(format!("{address:#x}"), id.to_owned());
         }
     }
     places
@@ -234,7 +234,9 @@ mod tests {
                     bus: virtio-mmio-bus.7\n      dev: virtio-blk-device, id \"blk0\"\n  \
                     dev: virtio-mmio, id \"\"\n    mmio 00000000feb00c00/0000000000000200\n    \
                     bus: virtio-mmio-bus.6\n  dev: virtio-mmio, id \"\"\n    \
-                    mmio 00000000feb00a00/0000000000000200\n      dev: virtio-rng-device, id \"rng0\"\n";
+                    mmio 00000000feb00a00/0000000000000200\n      dev: virtio-rng-device, id \"rng0\"\n  \
+                    dev: ioapic, id \"\"\n    mmio 00000000fec00000/0000000000001000\n  \
+                    dev: virtio-rng, id \"rng1\"\n";
         let places = mmio_places(tree);
         assert_eq!(places["0xfeb00e00"], "blk0");
         assert_eq!(places["0xfeb00a00"], "rng0");
