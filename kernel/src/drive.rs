@@ -91,8 +91,7 @@ impl Unit {
 
     /// Where it is, for people.
     pub fn at(&self) -> &str {
-        let place = self.place.bdf.as_deref().or(self.place.mmio.as_deref());
-        place.unwrap_or_default()
+        self.place.at()
     }
 }
 

@@ -99,6 +99,14 @@ pub struct Place {
     pub mmio: Option<String>,
 }
 
+impl Place {
+    /// The one address that it has, for people; empty for what has none.
+    pub fn at(&self) -> &str {
+        let place = self.bdf.as_deref().or(self.mmio.as_deref());
+        place.unwrap_or_default()
+    }
+}
+
 /// A PCI function.
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "the fields' names are the format's")]

@@ -7,13 +7,10 @@ use pci_types::capability::PciCapabilityAddress;
 use virtio_spec::pci::{CapCfgType, CapData};
 
 use crate::mmio::MapError;
-use crate::pci::capabilities::{self, CapabilityError};
+use crate::pci::capabilities::{self, CapabilityError, VENDOR_SPECIFIC};
 use crate::pci::{Bar, BarKind, ConfigSpace, Function, Unassigned};
 use crate::port::{IoRegion, IoSpace};
 use crate::transport::TransportError;
-
-/// PCI capability ID of vendor-specific capabilities.
-const VENDOR_SPECIFIC: u16 = 0x09;
 
 /// The vendor ID of virtio devices.
 const VENDOR: u16 = 0x1af4;

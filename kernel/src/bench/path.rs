@@ -141,6 +141,11 @@ fn wait_used(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
 /// Waits until the request in flight comes back, and takes it.
 fn wait(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
     wait_used(driven, clock)?;
+    take(driven)
+}
+
+/// Takes the request back whose answer the used ring shows.
+fn take(driven: &mut dyn Driven) -> Result<(), String> {
     match driven.reap() {
         Ok(true) => Ok(()),
         Ok(false) => Err("an answer was shown, and is not there".to_string()),
@@ -227,7 +232,7 @@ impl<N: Notify> Timed for N {
             self.notify();
             wait_used(driven, clock)?;
             series.record(tsc::stop().wrapping_sub(start));
-            wait(driven, clock)?;
+            take(driven)?;
             series.delivered += 1;
         }
         Ok(())

@@ -25,7 +25,7 @@ pub(super) const COMMAND: Command = Command {
 fn devices(machine: &Machine) -> u32 {
     let (units, problems) = drive::units(machine);
     for (place, problem) in &problems {
-        let at = place.mmio.as_deref().unwrap_or_default();
+        let at = place.at();
         fail("virtio-mmio", format!("{at}: {problem}"));
     }
     if units.is_empty() {

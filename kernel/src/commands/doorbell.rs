@@ -73,6 +73,7 @@ fn run(machine: &Machine, options: &Options) -> u32 {
     let mut cases: Vec<Box<dyn Case + '_>> = Vec::new();
     cases.push(Box::new(Baseline::empty_loop(&mut timer)));
     cases.push(Box::new(Baseline::port_read(&mut timer)));
+    let baselines = cases.len();
     if options.wants("testdev") {
         let (subtests, skipped) = testdev::subtests(machine, &mut timer);
         cases.extend(
@@ -86,7 +87,6 @@ fn run(machine: &Machine, options: &Options) -> u32 {
     }
     failures += paths(machine, options, &mut timer, &mut cases);
 
-    let baselines = 2;
     if cases.len() == baselines {
         match &options.device {
             Some(device) => {
@@ -166,12 +166,7 @@ fn paths<'m>(
 }
 
 fn skip(case: &'static str, device: &str, place: Place, reason: String) {
-    let at = place
-        .bdf
-        .as_deref()
-        .or(place.mmio.as_deref())
-        .unwrap_or_default();
-    println!("skipped: {device} at {at}: {reason}");
+    println!("skipped: {device} at {}: {reason}", place.at());
     Record::Skip {
         case,
         place,
@@ -232,11 +227,7 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
         "round-trip",
     ] {
         for summary in summaries.iter().filter(|summary| summary.case == case) {
-            let place = summary
-                .place
-                .bdf
-                .as_deref()
-                .or(summary.place.mmio.as_deref());
+            let at = Some(summary.place.at()).filter(|at| !at.is_empty());
             // What has no transport has subtests.
             let transport = summary.transport.as_deref().map(Cow::Borrowed);
             let path = transport.or(summary.subtest.clone());
@@ -244,7 +235,7 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
                 "{:<17}{:<12}{:<13}{:<25}{:<8}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
                 summary.case,
                 summary.device,
-                place.unwrap_or("-"),
+                at.unwrap_or("-"),
                 path.as_deref().unwrap_or("-"),
                 summary.notify.as_deref().unwrap_or("-"),
                 summary.n,

@@ -110,11 +110,11 @@ fn number(value: Option<&str>, range: core::ops::RangeInclusive<u32>) -> Result<
 /// Runs the commands on the kernel's command line, or the main job. The result
 /// is how many things failed.
 pub fn run_command_line(machine: &Machine) -> u32 {
-    // Words for virtio-mmio may be anywhere: QEMU appends them.
     if machine.bad_words > 0 {
         println!("Nothing was run: the command line has mistakes.");
         return machine.bad_words;
     }
+    // Words for virtio-mmio may be anywhere: QEMU appends them.
     let words = machine.boot.command_line().split(' ');
     let line: Vec<_> = words
         .filter(|word| !virtio_mmio::is_parameter(word))

@@ -64,7 +64,7 @@ mod bare_metal {
         witness.pci(&machine);
         let (units, problems) = drive::units(&machine);
         for (place, problem) in problems {
-            let at = place.mmio.unwrap_or_default();
+            let at = place.at();
             runner.run(format_args!("virtio-mmio/{at}"), || {
                 Err(Stop::failed(problem))
             });
