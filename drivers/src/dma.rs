@@ -162,7 +162,7 @@ impl<D: Dma> fmt::Debug for DmaRegion<D> {
     }
 }
 
-/// An array whose length is chosen at run time, for a driver's own notes.
+/// A list whose capacity is chosen at run time, for a driver's own notes.
 ///
 /// Its memory comes from [`Dma`] too, so that drivers need no allocator; its
 /// address is never given to a device.
@@ -170,31 +170,63 @@ pub(crate) struct Table<T, D: Dma> {
     region: ManuallyDrop<DmaRegion<D>>,
     items: NonNull<T>,
     len: usize,
+    capacity: usize,
 }
 
-// SAFETY: the table owns its items as a `Box<[T]>` would.
+// SAFETY: the table owns its items as a `Vec<T>` would.
 unsafe impl<T: Send, D: Dma + Send> Send for Table<T, D> {}
 
 impl<T, D: Dma> Table<T, D> {
+    /// An empty table with room for `capacity` items.
+    pub(crate) fn with_capacity(dma: D, capacity: usize) -> Result<Self, DmaError> {
+        let align = mem::align_of::<T>();
+        let too_large = DmaError {
+            size: usize::MAX,
+            align,
+        };
+        let size = mem::size_of::<T>().checked_mul(capacity).ok_or(too_large)?;
+        let region = ManuallyDrop::new(DmaRegion::new(dma, size, align)?);
+        let items = region.pointer().cast::<T>();
+        Ok(Self {
+            region,
+            items,
+            len: 0,
+            capacity,
+        })
+    }
+
     /// A table of `len` items made by `item`.
     pub(crate) fn new(
         dma: D,
         len: usize,
         mut item: impl FnMut(usize) -> T,
     ) -> Result<Self, DmaError> {
-        let align = mem::align_of::<T>();
-        let too_large = DmaError {
-            size: usize::MAX,
-            align,
-        };
-        let size = mem::size_of::<T>().checked_mul(len).ok_or(too_large)?;
-        let region = ManuallyDrop::new(DmaRegion::new(dma, size, align)?);
-        let items = region.pointer().cast::<T>();
+        Self::try_new(dma, len, |index| Ok(item(index)))
+    }
+
+    /// As [`new`](Self::new), if all items can be made.
+    pub(crate) fn try_new<E: From<DmaError>>(
+        dma: D,
+        len: usize,
+        mut item: impl FnMut(usize) -> Result<T, E>,
+    ) -> Result<Self, E> {
+        let mut table = Self::with_capacity(dma, len)?;
         for index in 0..len {
-            // SAFETY: within the region, aligned, and not yet an item.
-            unsafe { items.add(index).write(item(index)) }
+            table.push(item(index)?);
         }
-        Ok(Self { region, items, len })
+        Ok(table)
+    }
+
+    /// Adds an item behind the others.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room: the capacity is what the driver worked out.
+    pub(crate) fn push(&mut self, item: T) {
+        assert!(self.len < self.capacity, "a table of {}", self.capacity);
+        // SAFETY: within the region, aligned, and not yet an item.
+        unsafe { self.items.add(self.len).write(item) }
+        self.len += 1;
     }
 }
 
@@ -202,7 +234,7 @@ impl<T, D: Dma> Deref for Table<T, D> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `new` wrote `len` items; the table owns them.
+        // SAFETY: `push` wrote `len` items; the table owns them.
         unsafe { slice::from_raw_parts(self.items.as_ptr(), self.len) }
     }
 }
@@ -383,6 +415,20 @@ mod tests {
         let table = Table::new(&dma, 5, |_| item.clone()).unwrap();
         assert_eq!(std::rc::Rc::strong_count(&item), 6);
         drop(table);
+        assert_eq!(std::rc::Rc::strong_count(&item), 1);
+        assert_eq!(dma.live(), 0);
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_finished_drops_what_it_has() {
+        let dma = FakeDma::default();
+        let item = std::rc::Rc::new(());
+        let full = DmaError { size: 9, align: 1 };
+        let table = Table::try_new(&dma, 5, |index| match index {
+            3 => Err(full),
+            _ => Ok(item.clone()),
+        });
+        assert_eq!(table.err(), Some(full));
         assert_eq!(std::rc::Rc::strong_count(&item), 1);
         assert_eq!(dma.live(), 0);
     }

@@ -47,7 +47,7 @@
 //! ```no_run
 //! use core::ptr::NonNull;
 //!
-//! use doorbell::device::{Blk, blk};
+//! use doorbell::device::{Blk, Setup, blk};
 //! use doorbell::dma::{Dma, DmaError, DmaMemory, PAGE_SIZE};
 //! use doorbell::mmio::{MapError, MapMmio};
 //! use doorbell::pci::{
@@ -134,7 +134,7 @@
 //!     // The driver, with a queue of 64 descriptors, or as many as there are.
 //!     let features = Features::INDIRECT_DESC | Features::EVENT_IDX;
 //!     let patience = Polls(10_000_000);
-//!     let mut disk = Blk::new(transport, 64, features, Frames, &mut { patience })?;
+//!     let mut disk = Blk::new(transport, &Setup::new(64, features), Frames, &mut { patience })?;
 //!     let mut sector = [0; blk::SECTOR];
 //!     disk.read(0, &mut sector, &mut { patience })?;
 //!     Ok(sector)

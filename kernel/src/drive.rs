@@ -5,9 +5,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use doorbell::device::DeviceError;
 use doorbell::device::blk::{self, Blk, Request};
 use doorbell::device::rng::{self, Rng};
+use doorbell::device::{DeviceError, Setup};
 use doorbell::dma::DmaRegion;
 use doorbell::mmio::MmioRegion;
 use doorbell::port::X86Ports;
@@ -291,7 +291,7 @@ impl Driven for DrivenBlk<'_> {
     }
 
     fn queue(&mut self) -> QueueMut<'_, SplitRing<KernelDma>> {
-        self.blk.queue()
+        self.blk.queue(0)
     }
 
     fn features(&self) -> Features {
@@ -364,11 +364,11 @@ impl Driven for DrivenRng<'_> {
             return Ok(false);
         };
         self.spare = Some(filled.buffer);
-        Ok(true)
+        filled.result.map(|_| true)
     }
 
     fn queue(&mut self) -> QueueMut<'_, SplitRing<KernelDma>> {
-        self.rng.queue()
+        self.rng.queue(0)
     }
 
     fn features(&self) -> Features {
@@ -394,15 +394,15 @@ pub fn with_device<R>(
     work: impl FnOnce(&mut dyn Driven) -> Result<R, String>,
 ) -> Result<R, String> {
     let wait = &mut clock.patience();
-    let accepted = FEATURES | PLATFORM;
+    let setup = Setup::new(QUEUE_SIZE, FEATURES | PLATFORM);
     match transport.device_type() {
         blk::DEVICE_TYPE => {
-            let blk = Blk::new(transport, QUEUE_SIZE, accepted, KernelDma, wait);
+            let blk = Blk::new(transport, &setup, KernelDma, wait);
             let blk = blk.map_err(|error| error.to_string())?;
             work(&mut DrivenBlk { blk, spare: None })
         }
         rng::DEVICE_TYPE => {
-            let rng = Rng::new(transport, QUEUE_SIZE, accepted, KernelDma, wait);
+            let rng = Rng::new(transport, &setup, KernelDma, wait);
             let rng = rng.map_err(|error| error.to_string())?;
             work(&mut DrivenRng { rng, spare: None })
         }

@@ -7,10 +7,10 @@ use core::ptr::NonNull;
 use virtio_spec::blk::F;
 use virtio_spec::{le32, le64};
 
-use super::DeviceError;
-use super::link::Link;
+use super::link::{Back, Link, Plan, link_methods};
+use super::{DeviceError, Setup};
 use crate::dma::{Dma, DmaRegion};
-use crate::queue::{Buffer, QueueMut, SplitRing, Token};
+use crate::queue::{Buffer, Token};
 use crate::transport::{self, Transport};
 use crate::virtio::{Features, Init, Wait};
 
@@ -149,8 +149,7 @@ impl<T: Transport, D: Dma + Clone> fmt::Debug for Blk<T, D> {
 }
 
 impl<T: Transport, D: Dma + Clone> Blk<T, D> {
-    /// Brings the device up, with a queue of about `queue_size` descriptors,
-    /// accepting of the generic features those in `features`.
+    /// Brings the device up.
     ///
     /// # Errors
     ///
@@ -158,19 +157,23 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     /// marked FAILED.
     pub fn new(
         transport: T,
-        queue_size: u16,
-        features: Features,
+        setup: &Setup,
         dma: D,
         wait: &mut dyn Wait,
     ) -> Result<Self, DeviceError> {
         super::check_type(&transport, DEVICE_TYPE)?;
         let own = Features::from(F::RO | F::FLUSH | F::BLK_SIZE | F::SIZE_MAX);
-        let init = Init::begin(transport, features | own, Features::empty(), wait)?;
+        let init = Init::begin(transport, setup.features | own, Features::empty(), wait)?;
         let accepted = init.features();
+        let plan = |_| Plan {
+            index: 0,
+            size: setup.queue_size,
+            buffers: BUFFERS,
+        };
         let (link, (envelopes, info)) =
-            Link::open(init, queue_size, BUFFERS, dma.clone(), |transport, size| {
+            Link::open(init, 1, plan, setup, dma.clone(), |transport, sizes| {
                 let info = Info::read(transport, accepted)?;
-                let len = usize::from(size) * ENVELOPE;
+                let len = usize::from(sizes[0]) * ENVELOPE;
                 Ok((DmaRegion::new(dma.clone(), len, ENVELOPE)?, info))
             })?;
         Ok(Self {
@@ -186,23 +189,10 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
         self.info
     }
 
-    /// The negotiated features.
-    pub fn features(&self) -> Features {
-        self.link.features()
-    }
-
-    /// The transport, for reports.
-    pub fn transport(&self) -> &T {
-        self.link.transport()
-    }
-
-    /// The queue, to ring and to time its doorbell.
-    pub fn queue(&mut self) -> QueueMut<'_, SplitRing<D>> {
-        self.link.queue()
-    }
+    link_methods!(D, T);
 
     /// Makes a request available. The doorbell is for the caller to ring, once
-    /// for a batch: `queue().kick()`.
+    /// for a batch: `queue(0).kick()`.
     ///
     /// # Errors
     ///
@@ -214,7 +204,7 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
             Ok(checked) => checked,
             Err(error) => return Err((error, request)),
         };
-        let next = match self.link.queue().next_token() {
+        let next = match self.link.queue(0).next_token() {
             Ok(token) => token,
             Err(error) => return Err((error.into(), request)),
         };
@@ -238,7 +228,7 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
         let used = if data.is_some() { 3 } else { 2 };
         // SAFETY: the data is the request's own; the envelope belongs to the
         // token, and its memory goes only after the device was reset (`drop`).
-        unsafe { self.link.submit(&chain[..used], request) }
+        unsafe { self.link.submit(0, &chain[..used], request) }
             .map_err(|(error, request)| (error.into(), request))
     }
 
@@ -312,31 +302,43 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     /// in its [`Completion`]. After [`DeviceError::BadAnswer`] there the device is
     /// given up.
     pub fn poll(&mut self) -> Result<Option<Completion<D>>, DeviceError> {
-        let Some((used, request)) = self.link.pop()? else {
-            return Ok(None);
-        };
-        // SAFETY: inside the region; the device wrote it before the used index
-        // that `pop` acquired, and does not write it any more.
-        let status = unsafe { self.envelope(used.token).add(STATUS).read_volatile() };
-        let result = match status {
-            // 5.2.6.3: the length that a legacy device reports says nothing.
-            0 if !self.features().contains(Features::VERSION_1) => Ok(()),
-            0 => check_written(&request, used.written),
-            1 => Err(DeviceError::Io),
-            2 => Err(DeviceError::Unsupported),
-            status => Err(DeviceError::BadAnswer {
-                status,
-                written: used.written,
-            }),
+        Ok(self.link.pop(0)?.map(|back| self.complete(back)))
+    }
+
+    /// Reads the device's answer to a request.
+    fn complete(&mut self, back: Back<Request<D>>) -> Completion<D> {
+        let Back {
+            token,
+            request,
+            written,
+        } = back;
+        let result = match written {
+            None => Err(DeviceError::Aborted),
+            Some(written) => self.answer(token, &request, written),
         };
         if matches!(result, Err(DeviceError::BadAnswer { .. })) {
             self.link.fail();
         }
-        Ok(Some(Completion {
-            token: used.token,
+        Completion {
+            token,
             request,
             result,
-        }))
+        }
+    }
+
+    /// What the device says of a request that it has finished.
+    fn answer(&self, token: Token, request: &Request<D>, written: u32) -> Result<(), DeviceError> {
+        // SAFETY: inside the region; the device wrote it before the used index
+        // that `pop` acquired, and does not write it any more.
+        let status = unsafe { self.envelope(token).add(STATUS).read_volatile() };
+        match status {
+            // 5.2.6.3: the length that a legacy device reports says nothing.
+            0 if !self.features().contains(Features::VERSION_1) => Ok(()),
+            0 => check_written(request, written),
+            1 => Err(DeviceError::Io),
+            2 => Err(DeviceError::Unsupported),
+            status => Err(DeviceError::BadAnswer { status, written }),
+        }
     }
 
     /// Submits one request and waits for it; no other may be in flight.
@@ -345,18 +347,12 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
         request: Request<D>,
         wait: &mut dyn Wait,
     ) -> Result<Option<DmaRegion<D>>, DeviceError> {
-        super::check_idle(&self.link.queue())?;
+        super::check_idle(&self.link.queue(0))?;
         self.submit(request).map_err(|(error, _)| error)?;
-        self.link.queue().kick();
-        loop {
-            if let Some(done) = self.poll()? {
-                return done.result.map(|()| done.request.into_buffer());
-            }
-            if !wait.again() {
-                self.link.fail();
-                return Err(DeviceError::Timeout);
-            }
-        }
+        self.link.queue(0).kick();
+        let back = self.link.wait(0, wait)?;
+        let done = self.complete(back);
+        done.result.map(|()| done.request.into_buffer())
     }
 
     /// The most that a blocking call moves in one request.

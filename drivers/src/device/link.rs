@@ -1,59 +1,148 @@
-//! The part that a driver's queue, transport and borrowed memory play together:
+//! The part that a driver's queues, transport and borrowed memory play together:
 //! requests that own their memory, and a device that is reset before any of it
 //! is let go.
 
 use core::mem::ManuallyDrop;
 
-use super::DeviceError;
+use super::{DeviceError, Setup};
 use crate::dma::{Dma, Table};
-use crate::queue::{Buffer, QueueError, QueueMut, SplitRing, Token, Used, VirtQueue};
-use crate::transport::Transport;
-use crate::virtio::{Features, Init, give_up, retire};
+use crate::queue::{Buffer, QueueError, QueueMut, SplitRing, Token, VirtQueue};
+use crate::transport::{DeviceStatus, Interrupt, Transport, is_gone};
+use crate::virtio::{Features, Init, Wait, give_up, retire};
 
-/// A live device with one queue. `R` is what a request owns while the device
-/// has it.
+/// A queue that a driver wants.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    /// Its index, by the specification.
+    pub(super) index: u16,
+    /// About how many descriptors it gets.
+    pub(super) size: u16,
+    /// The most buffers in a request.
+    pub(super) buffers: u16,
+}
+
+/// A request that came back.
+pub(super) struct Back<R> {
+    pub(super) token: Token,
+    pub(super) request: R,
+    /// How many bytes the device says it wrote; `None` if the request was taken
+    /// from a device or a queue that was reset.
+    pub(super) written: Option<u32>,
+}
+
+/// A live device with its queues, numbered from 0 in the order of the plans. `R`
+/// is what a request owns while the device has it.
 pub(super) struct Link<T: Transport, R, D: Dma + Clone> {
     transport: T,
     features: Features,
+    channels: Table<Channel<R, D>, D>,
+    state: State,
+}
+
+/// A queue, and what its requests own.
+struct Channel<R, D: Dma> {
     queue: VirtQueue<SplitRing<D>>,
     /// By token: what the request in flight owns.
     owned: ManuallyDrop<Table<Option<R>, D>>,
-    state: State,
+    vector: Option<u16>,
+    /// Whether the device let go of the queue and of what is in `owned`.
+    free: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Live,
-    /// The device was reset, and its memory let go.
+    /// The device was reset: it has no memory of ours.
     Reset,
     /// The device did not reset: its memory is never used again.
     Lost,
 }
 
+impl<R, D: Dma + Clone> Channel<R, D> {
+    fn open<T: Transport>(
+        transport: &mut T,
+        plan: Plan,
+        size: u16,
+        features: Features,
+        vector: Option<u16>,
+        dma: D,
+    ) -> Result<Self, DeviceError> {
+        // All that can fail comes before the device gets the queue.
+        let owned = Table::new(dma.clone(), size.into(), |_| None)?;
+        if vector.is_some() {
+            transport.set_vector(Interrupt::Queue(plan.index), vector)?;
+        }
+        // Of that size: a device may say another if it is asked once more.
+        let queue = VirtQueue::with_size(transport, plan.index, size, plan.buffers, features, dma)?;
+        Ok(Self {
+            queue,
+            owned: ManuallyDrop::new(owned),
+            vector,
+            free: false,
+        })
+    }
+
+    /// Notes that the device has nothing of this queue's any more.
+    fn let_go(&mut self) {
+        self.queue.abandon();
+        self.free = true;
+    }
+
+    /// The next request that the device was relieved of.
+    fn pending(&mut self) -> Option<Back<R>> {
+        let held = self.owned.iter_mut().enumerate();
+        let (index, request) = held
+            .filter_map(|(index, slot)| Some((index, slot.take()?)))
+            .next()?;
+        Some(Back {
+            token: Token::of(index),
+            request,
+            written: None,
+        })
+    }
+}
+
 impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
-    /// Sets up queue 0 of about `wanted` descriptors for requests of up to
-    /// `buffers` buffers, and makes the device live. `prepare` gets the queue's
-    /// size before that, to allocate what the driver wants beside it.
+    /// Sets up `count` queues, of which `plan` says what the driver wants of each,
+    /// and makes the device live. `prepare` gets their sizes before that, to read
+    /// the configuration and to allocate what the driver wants beside them.
     pub(super) fn open<P>(
         mut init: Init<T>,
-        wanted: u16,
-        buffers: u16,
+        count: usize,
+        plan: impl Fn(usize) -> Plan,
+        setup: &Setup,
         dma: D,
-        prepare: impl FnOnce(&mut T, u16) -> Result<P, DeviceError>,
+        prepare: impl FnOnce(&mut T, &[u16]) -> Result<P, DeviceError>,
     ) -> Result<(Self, P), DeviceError> {
-        let features = init.features();
+        let (features, vectors) = (init.features(), setup.vectors);
         let transport = init.transport();
-        // All that can fail comes before the device gets the queue.
-        let size = transport.queue_size(0)?.choose(0, wanted)?;
-        let prepared = prepare(transport, size)?;
-        let owned = Table::new(dma.clone(), size.into(), |_| None)?;
-        // Of that size: a device may say another if it is asked once more.
-        let queue = VirtQueue::with_size(transport, 0, size, buffers, features, dma)?;
+        let sizes = Table::try_new(dma.clone(), count, |n| {
+            let Plan { index, size, .. } = plan(n);
+            Ok::<_, DeviceError>(transport.queue_size(index)?.choose(index, size)?)
+        })?;
+        let prepared = prepare(transport, &sizes)?;
+        let mut channels = Table::with_capacity(dma.clone(), count)?;
+        if let Some(vector) = vectors.config() {
+            transport.set_vector(Interrupt::ConfigChange, Some(vector))?;
+        }
+        for (n, &size) in sizes.iter().enumerate() {
+            let (plan, transport) = (plan(n), init.transport());
+            let vector = vectors.queue(plan.index);
+            match Channel::open(transport, plan, size, features, vector, dma.clone()) {
+                Ok(channel) => channels.push(channel),
+                Err(error) => {
+                    if init.abort() {
+                        // SAFETY: the device was reset.
+                        unsafe { release(&mut channels) };
+                    }
+                    return Err(error);
+                }
+            }
+        }
         let link = Self {
             transport: init.finish(),
             features,
-            queue,
-            owned: ManuallyDrop::new(owned),
+            channels,
             state: State::Live,
         };
         Ok((link, prepared))
@@ -67,11 +156,51 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
         self.features
     }
 
-    pub(super) fn queue(&mut self) -> QueueMut<'_, SplitRing<D>> {
-        QueueMut::new(&mut self.queue)
+    /// Whether all of `features` were negotiated.
+    pub(super) fn has(&self, features: impl Into<Features>) -> bool {
+        self.features.contains(features.into())
     }
 
-    /// Makes a request available that owns `request`; gives it back on error.
+    /// Whether the device still answers and wants no reset (2.1.2).
+    pub(super) fn health(&self) -> Result<(), DeviceError> {
+        match self.transport.status() {
+            status if is_gone(status) => Err(DeviceError::Gone),
+            status if status.contains(DeviceStatus::DEVICE_NEEDS_RESET) => {
+                Err(DeviceError::NeedsReset)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many queues there are.
+    pub(super) fn queues(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Checks that there is a queue `n`.
+    pub(super) fn check_queue(&self, n: usize) -> Result<(), DeviceError> {
+        let queues = self.queues();
+        if n < queues {
+            Ok(())
+        } else {
+            Err(DeviceError::NoQueue { queue: n, queues })
+        }
+    }
+
+    /// Queue `n`, which there is.
+    pub(super) fn queue(&mut self, n: usize) -> QueueMut<'_, SplitRing<D>> {
+        QueueMut::new(&mut self.channels[n].queue)
+    }
+
+    /// Asks for interrupts of all queues, or asks to be spared them.
+    pub(super) fn set_interrupts(&mut self, wanted: bool) {
+        for channel in self.channels.iter_mut() {
+            channel.queue.set_interrupts(wanted);
+        }
+    }
+
+    /// Makes a request available on queue `n` that owns `request`; gives it back on
+    /// error.
     ///
     /// # Safety
     ///
@@ -79,28 +208,43 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     /// is dropped and that nobody else accesses while the request is in flight.
     pub(super) unsafe fn submit(
         &mut self,
+        n: usize,
         buffers: &[Buffer],
         request: R,
     ) -> Result<Token, (QueueError, R)> {
-        // SAFETY: `owned` keeps the memory until the request comes back or the
-        // device is reset (`fail`, `drop`).
-        match unsafe { self.queue.add(buffers) } {
+        let channel = &mut self.channels[n];
+        // SAFETY: `owned` keeps the memory until the request comes back, or the
+        // device or the queue is reset.
+        match unsafe { channel.queue.add(buffers) } {
             Ok(token) => {
-                self.owned[token.index()] = Some(request);
+                channel.owned[token.index()] = Some(request);
                 Ok(token)
             }
             Err(error) => Err((error, request)),
         }
     }
 
-    /// Takes back a finished request and what it owns. After a device's fault
-    /// the device is reset and FAILED.
-    pub(super) fn pop(&mut self) -> Result<Option<(Used, R)>, DeviceError> {
-        match self.queue.pop() {
+    /// Takes back a finished request of queue `n` and what it owns. After a
+    /// device's fault the device is reset and FAILED; the requests that it had come
+    /// back by the next calls, and after them [`QueueError::Broken`].
+    pub(super) fn pop(&mut self, n: usize) -> Result<Option<Back<R>>, DeviceError> {
+        let channel = &mut self.channels[n];
+        if channel.free {
+            return match channel.pending() {
+                None => Err(QueueError::Broken.into()),
+                pending => Ok(pending),
+            };
+        }
+        match channel.queue.pop() {
             Ok(None) => Ok(None),
             Ok(Some(used)) => {
-                let request = self.owned[used.token.index()].take();
-                Ok(request.map(|request| (used, request)))
+                let token = used.token;
+                let request = channel.owned[token.index()].take();
+                Ok(request.map(|request| Back {
+                    token,
+                    request,
+                    written: Some(used.written),
+                }))
             }
             Err(error) => {
                 self.fail();
@@ -109,8 +253,66 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
         }
     }
 
-    /// Gives the device up: resets it, marks it FAILED, and lets go of the memory
-    /// if it did reset. What requests in flight own is dropped then.
+    /// Waits until a request of queue `n` comes back. Without an answer in time the
+    /// device is given up.
+    pub(super) fn wait(&mut self, n: usize, wait: &mut dyn Wait) -> Result<Back<R>, DeviceError> {
+        loop {
+            if let Some(back) = self.pop(n)? {
+                return Ok(back);
+            }
+            if !wait.again() {
+                let error = self.health().err().unwrap_or(DeviceError::Timeout);
+                self.fail();
+                return Err(error);
+            }
+        }
+    }
+
+    /// Takes queue `n` back from the device (2.6.1). The requests that the device
+    /// had then come back by [`pop`](Self::pop).
+    pub(super) fn reset_queue(&mut self, n: usize, wait: &mut dyn Wait) -> Result<(), DeviceError> {
+        if !self.has(Features::RING_RESET) {
+            return Err(DeviceError::Unsupported);
+        }
+        let channel = &mut self.channels[n];
+        if self.state != State::Live || channel.free {
+            return Err(QueueError::Broken.into());
+        }
+        let result = self.transport.reset_queue(channel.queue.index(), wait);
+        match result {
+            Ok(()) => channel.let_go(),
+            Err(_) => self.fail(),
+        }
+        Ok(result?)
+    }
+
+    /// Gives queue `n` to the device again after [`reset_queue`](Self::reset_queue),
+    /// once all its requests were taken back.
+    pub(super) fn restart_queue(&mut self, n: usize) -> Result<(), DeviceError> {
+        let channel = &mut self.channels[n];
+        if self.state != State::Live {
+            return Err(QueueError::Broken.into());
+        }
+        let in_flight = channel.owned.iter().flatten().count() as u16;
+        if !channel.free || in_flight > 0 {
+            return Err(DeviceError::Busy { in_flight });
+        }
+        let queue = Interrupt::Queue(channel.queue.index());
+        let vector = channel.vector;
+        let set = vector.map_or(Ok(()), |vector| {
+            self.transport.set_vector(queue, Some(vector))
+        });
+        // SAFETY: the transport is this link's, and the device let go of the queue.
+        let result = set.and_then(|()| unsafe { channel.queue.restart(&mut self.transport) });
+        match result {
+            Ok(()) => channel.free = false,
+            Err(_) => self.fail(),
+        }
+        Ok(result?)
+    }
+
+    /// Gives the device up: resets it and marks it FAILED. If it did reset, the
+    /// requests that it had come back by [`pop`](Self::pop).
     pub(super) fn fail(&mut self) {
         self.end(|transport| give_up(transport));
     }
@@ -122,21 +324,52 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
         self.state == State::Reset
     }
 
+    /// Notes that the device is gone, which it cannot be told to reset for.
+    ///
+    /// # Safety
+    ///
+    /// The device accesses no memory any more: it was unplugged.
+    pub(super) unsafe fn unplugged(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.take_all() };
+    }
+
     fn end(&mut self, reset: impl FnOnce(&mut T) -> bool) {
         if self.state != State::Live {
             return;
         }
         self.state = State::Lost;
-        self.queue.abandon();
-        if reset(&mut self.transport) {
-            self.state = State::Reset;
-            // SAFETY: a device that was reset accesses nothing (2.4.1); this
-            // state is entered once.
-            unsafe {
-                self.queue.release();
-                ManuallyDrop::drop(&mut self.owned);
-            }
+        for channel in self.channels.iter_mut() {
+            channel.queue.abandon();
         }
+        if reset(&mut self.transport) {
+            // SAFETY: a device that was reset accesses nothing (2.4.1).
+            unsafe { self.take_all() };
+        }
+    }
+
+    /// Takes everything back.
+    ///
+    /// # Safety
+    ///
+    /// The device accesses no memory any more.
+    unsafe fn take_all(&mut self) {
+        self.state = State::Reset;
+        // SAFETY: the caller's promise.
+        unsafe { release(&mut self.channels) };
+    }
+}
+
+/// Gives the memory of all queues back; what their requests own stays.
+///
+/// # Safety
+///
+/// The device accesses no memory any more.
+unsafe fn release<R, D: Dma + Clone>(channels: &mut [Channel<R, D>]) {
+    for channel in channels {
+        channel.let_go();
+        // SAFETY: the caller's promise.
+        unsafe { channel.queue.release() };
     }
 }
 
@@ -145,3 +378,117 @@ impl<T: Transport, R, D: Dma + Clone> Drop for Link<T, R, D> {
         self.close();
     }
 }
+
+impl<R, D: Dma> Drop for Channel<R, D> {
+    fn drop(&mut self) {
+        // What a device may still access is never freed.
+        if self.free {
+            // SAFETY: dropped once, here.
+            unsafe { ManuallyDrop::drop(&mut self.owned) }
+        }
+    }
+}
+
+/// What all drivers offer of their [`Link`], which is their field `link`: written
+/// once, for each driver's `impl`.
+macro_rules! link_methods {
+    ($dma:ident, $transport:ident) => {
+        /// The negotiated features.
+        pub fn features(&self) -> Features {
+            self.link.features()
+        }
+
+        /// The transport, for reports.
+        pub fn transport(&self) -> &$transport {
+            self.link.transport()
+        }
+
+        /// How many queues the driver has, numbered from 0.
+        pub fn queues(&self) -> usize {
+            self.link.queues()
+        }
+
+        /// Queue `n`, to ring and to time its doorbell.
+        ///
+        /// # Panics
+        ///
+        /// If there is no such queue: there are [`queues`](Self::queues).
+        pub fn queue(
+            &mut self,
+            n: usize,
+        ) -> $crate::queue::QueueMut<'_, $crate::queue::SplitRing<$dma>> {
+            self.link.queue(n)
+        }
+
+        /// Asks for interrupts of all queues, or asks to be spared them, as they
+        /// are when the driver starts. Whoever asks looks once more afterwards
+        /// for what was finished before (2.7.7.1).
+        pub fn set_interrupts(&mut self, wanted: bool) {
+            self.link.set_interrupts(wanted);
+        }
+
+        /// Whether the device still answers and wants no reset: a look at its
+        /// status.
+        ///
+        /// # Errors
+        ///
+        /// [`DeviceError::Gone`] or [`DeviceError::NeedsReset`] (2.1.2).
+        pub fn health(&self) -> Result<(), DeviceError> {
+            self.link.health()
+        }
+
+        /// Takes queue `n` back from the device, with `VIRTIO_F_RING_RESET`
+        /// negotiated (2.6.1). What was in flight there comes back as aborted;
+        /// after that [`restart_queue`](Self::restart_queue) gives the device the
+        /// queue again.
+        ///
+        /// # Errors
+        ///
+        /// [`DeviceError::Unsupported`] without the feature,
+        /// [`DeviceError::NoQueue`], or, where the device does not follow,
+        /// [`DeviceError::Transport`]: it is given up then.
+        pub fn reset_queue(
+            &mut self,
+            n: usize,
+            wait: &mut dyn $crate::virtio::Wait,
+        ) -> Result<(), DeviceError> {
+            self.link.check_queue(n)?;
+            self.link.reset_queue(n, wait)
+        }
+
+        /// Gives queue `n` to the device again, empty.
+        ///
+        /// # Errors
+        ///
+        /// [`DeviceError::Busy`] if it was not reset, or while not all that was in
+        /// flight was taken back; [`DeviceError::NoQueue`]; and what makes the
+        /// device be given up.
+        pub fn restart_queue(&mut self, n: usize) -> Result<(), DeviceError> {
+            self.link.check_queue(n)?;
+            self.link.restart_queue(n)
+        }
+
+        /// Resets the device for good, and says whether it did reset. Then what
+        /// was in flight comes back as aborted.
+        pub fn close(&mut self) -> bool {
+            self.link.close()
+        }
+
+        /// Notes that the device was unplugged, so that it can be told no more to
+        /// let go of its memory. What was in flight comes back as aborted.
+        ///
+        /// # Safety
+        ///
+        /// The device accesses no memory any more, as the slot or bus says that it
+        /// was in.
+        pub unsafe fn unplugged(&mut self) {
+            // SAFETY: the caller's promise.
+            unsafe { self.link.unplugged() };
+        }
+    };
+}
+
+pub(super) use link_methods;
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,9 @@
 //!
 //! A driver holds the memory of a request until the device has given the request
 //! back. When the driver is dropped, the device is reset first; where it does
-//! not reset, its memory is never used for anything else.
+//! not reset, its memory is never used for anything else. From a device that was
+//! given up, or a queue that was reset, the requests in flight come back as
+//! [`DeviceError::Aborted`].
 
 use core::fmt;
 
@@ -15,9 +17,11 @@ use crate::virtio::InitError;
 pub mod blk;
 mod link;
 pub mod rng;
+mod setup;
 
 pub use blk::Blk;
 pub use rng::Rng;
+pub use setup::{Setup, Vectors};
 
 /// Checks that the transport leads to the kind of device that a driver is for.
 fn check_type<T: Transport>(transport: &T, expected: u16) -> Result<(), DeviceError> {
@@ -66,6 +70,20 @@ pub enum DeviceError {
     },
     /// There was no memory for the request.
     Dma(DmaError),
+    /// The device has no such queue, or the driver did not set it up.
+    NoQueue {
+        /// Its number.
+        queue: usize,
+        /// How many the driver has.
+        queues: usize,
+    },
+    /// The request was taken back before the device was done with it: the device
+    /// or the queue was reset.
+    Aborted,
+    /// The device says that it cannot go on without a reset (2.1.2).
+    NeedsReset,
+    /// The device does not answer any more: it was unplugged or switched off.
+    Gone,
     /// The device did not answer within the caller's patience.
     Timeout,
     /// A configuration field has a value that the specification rules out.
@@ -126,6 +144,14 @@ impl fmt::Display for DeviceError {
                     "a blocking call has to wait for the {in_flight} requests in flight"
                 )
             }
+            Self::NoQueue { queue, queues } => {
+                write!(f, "there is no queue {queue}, only {queues}")
+            }
+            Self::Aborted => {
+                f.write_str("the request was taken back before the device was done with it")
+            }
+            Self::NeedsReset => f.write_str("the device asks to be reset"),
+            Self::Gone => TransportError::Gone.fmt(f),
             Self::Timeout => f.write_str("the device did not answer in time"),
             Self::Config { field, value } => {
                 write!(

@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-use super::DeviceError;
-use super::link::Link;
+use super::link::{Back, Link, Plan, link_methods};
+use super::{DeviceError, Setup};
 use crate::dma::{Dma, DmaRegion};
-use crate::queue::{Buffer, QueueMut, SplitRing, Token};
+use crate::queue::{Buffer, Token};
 use crate::transport::Transport;
 use crate::virtio::{Features, Init, Wait};
 
@@ -28,8 +28,9 @@ pub struct Filled<D: Dma> {
     pub token: Token,
     /// The buffer that was given with it.
     pub buffer: DmaRegion<D>,
-    /// How many bytes, from the buffer's start, are random.
-    pub len: usize,
+    /// How many bytes, from the buffer's start, are random; or
+    /// [`DeviceError::Aborted`].
+    pub result: Result<usize, DeviceError>,
 }
 
 impl<T: Transport, D: Dma + Clone> fmt::Debug for Rng<T, D> {
@@ -39,8 +40,7 @@ impl<T: Transport, D: Dma + Clone> fmt::Debug for Rng<T, D> {
 }
 
 impl<T: Transport, D: Dma + Clone> Rng<T, D> {
-    /// Brings the device up, with a queue of about `queue_size` descriptors,
-    /// accepting of the generic features those in `features`.
+    /// Brings the device up.
     ///
     /// # Errors
     ///
@@ -48,34 +48,25 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
     /// marked FAILED.
     pub fn new(
         transport: T,
-        queue_size: u16,
-        features: Features,
+        setup: &Setup,
         dma: D,
         wait: &mut dyn Wait,
     ) -> Result<Self, DeviceError> {
         super::check_type(&transport, DEVICE_TYPE)?;
-        let init = Init::begin(transport, features, Features::empty(), wait)?;
-        let (link, ()) = Link::open(init, queue_size, 1, dma.clone(), |_, _| Ok(()))?;
+        let init = Init::begin(transport, setup.features, Features::empty(), wait)?;
+        let plan = |_| Plan {
+            index: 0,
+            size: setup.queue_size,
+            buffers: 1,
+        };
+        let (link, ()) = Link::open(init, 1, plan, setup, dma.clone(), |_, _| Ok(()))?;
         Ok(Self { link, dma })
     }
 
-    /// The negotiated features.
-    pub fn features(&self) -> Features {
-        self.link.features()
-    }
-
-    /// The transport, for reports.
-    pub fn transport(&self) -> &T {
-        self.link.transport()
-    }
-
-    /// The queue, to ring and to time its doorbell.
-    pub fn queue(&mut self) -> QueueMut<'_, SplitRing<D>> {
-        self.link.queue()
-    }
+    link_methods!(D, T);
 
     /// Asks for `buffer` to be filled. The doorbell is for the caller to ring,
-    /// once for a batch: `queue().kick()`.
+    /// once for a batch: `queue(0).kick()`.
     ///
     /// # Errors
     ///
@@ -95,7 +86,7 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
         };
         let descriptor = Buffer::writable(buffer.address(), len);
         // SAFETY: the memory is the request's own.
-        unsafe { self.link.submit(&[descriptor], buffer) }
+        unsafe { self.link.submit(0, &[descriptor], buffer) }
             .map_err(|(error, buffer)| (error.into(), buffer))
     }
 
@@ -105,13 +96,7 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
     ///
     /// [`DeviceError::Queue`] after a device's fault.
     pub fn poll(&mut self) -> Result<Option<Filled<D>>, DeviceError> {
-        let finished = self.link.pop()?;
-        Ok(finished.map(|(used, buffer)| Filled {
-            token: used.token,
-            buffer,
-            // The queue checked that it is no more than the buffer's length.
-            len: used.written as usize,
-        }))
+        Ok(self.link.pop(0)?.map(Filled::from))
     }
 
     /// Fills `into` with random bytes, and waits for them. No other request may
@@ -122,35 +107,40 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
     /// [`DeviceError`] that says what failed. After [`DeviceError::Timeout`] the
     /// device is given up.
     pub fn read(&mut self, into: &mut [u8], wait: &mut dyn Wait) -> Result<(), DeviceError> {
-        super::check_idle(&self.link.queue())?;
+        super::check_idle(&self.link.queue(0))?;
         for chunk in into.chunks_mut(READ_CHUNK) {
             let mut done = 0;
             while done < chunk.len() {
                 let buffer = DmaRegion::new(self.dma.clone(), chunk.len() - done, 16)?;
                 self.submit(buffer).map_err(|(error, _)| error)?;
-                self.link.queue().kick();
-                let filled = loop {
-                    if let Some(filled) = self.poll()? {
-                        break filled;
-                    }
-                    if !wait.again() {
-                        self.link.fail();
-                        return Err(DeviceError::Timeout);
-                    }
-                };
+                self.link.queue(0).kick();
+                let Filled { buffer, result, .. } = self.link.wait(0, wait)?.into();
+                let len = result?;
                 // 5.4.6.1: the device puts at least one byte into a buffer.
-                if filled.len == 0 {
+                if len == 0 {
                     self.link.fail();
                     return Err(DeviceError::BadAnswer {
                         status: 0,
                         written: 0,
                     });
                 }
-                chunk[done..done + filled.len].copy_from_slice(&filled.buffer[..filled.len]);
-                done += filled.len;
+                chunk[done..done + len].copy_from_slice(&buffer[..len]);
+                done += len;
             }
         }
         Ok(())
+    }
+}
+
+impl<D: Dma> From<Back<DmaRegion<D>>> for Filled<D> {
+    fn from(back: Back<DmaRegion<D>>) -> Self {
+        // The queue checked that it is no more than the buffer's length.
+        let written = back.written.map(|written| written as usize);
+        Self {
+            token: back.token,
+            buffer: back.request,
+            result: written.ok_or(DeviceError::Aborted),
+        }
     }
 }
 

@@ -51,6 +51,12 @@ impl Buffer {
 pub struct Token(u16);
 
 impl Token {
+    /// The token with this number.
+    pub(crate) fn of(index: usize) -> Self {
+        debug_assert!(index <= usize::from(u16::MAX));
+        Self(index as u16)
+    }
+
     /// The token's number: below the queue's size, and no other request in
     /// flight has it.
     pub fn index(self) -> usize {
@@ -187,6 +193,35 @@ impl<D: Dma + Clone> VirtQueue<SplitRing<D>> {
     /// [`QueueError::Broken`] from then on.
     pub fn abandon(&mut self) {
         self.ring.abandon();
+    }
+
+    /// Gives a queue that was reset to the device once more, empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new); the queue is abandoned then.
+    ///
+    /// # Safety
+    ///
+    /// The transport is the queue's own, and the device does not access the queue:
+    /// [`Transport::reset_queue`] said so.
+    pub(crate) unsafe fn restart<T: Transport + ?Sized>(
+        &mut self,
+        transport: &mut T,
+    ) -> Result<(), TransportError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.clear() };
+        // SAFETY: the ring is as it was given to the device before.
+        let notifier =
+            unsafe { transport.enable_queue(self.index, self.ring.size(), &self.ring.addresses()) };
+        match notifier {
+            Ok(notifier) => self.notifier = notifier,
+            Err(error) => {
+                self.abandon();
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Gives the ring's memory back, and abandons the queue. A queue that is

@@ -63,6 +63,17 @@ struct Note {
     writable: u32,
 }
 
+impl Note {
+    /// Of descriptor `index` while all are free.
+    fn free(index: usize) -> Self {
+        Self {
+            next: index as u16 + 1,
+            descriptors: 0,
+            writable: 0,
+        }
+    }
+}
+
 /// A split ring.
 pub struct SplitRing<D: Dma> {
     /// `None` once released. Dropping the ring does not drop the memory.
@@ -131,11 +142,7 @@ impl<D: Dma + Clone> SplitRing<D> {
             0 => None,
             bytes => Some(DmaRegion::new(dma.clone(), bytes, DESC)?),
         };
-        let notes = Table::new(dma.clone(), size.into(), |index| Note {
-            next: index as u16 + 1,
-            descriptors: 0,
-            writable: 0,
-        })?;
+        let notes = Table::new(dma.clone(), size.into(), Note::free)?;
         let memory = DmaRegion::new(dma, layout.len, PAGE_SIZE)?;
         Ok(Self {
             base: memory.pointer(),
@@ -174,6 +181,25 @@ impl<D: Dma> SplitRing<D> {
     /// Takes no more requests, and gives none back.
     pub(super) fn abandon(&mut self) {
         self.broken = true;
+    }
+
+    /// Empties the ring, as it was when it was made. Interrupts stay as they were
+    /// asked for. A ring that was released stays broken.
+    ///
+    /// # Safety
+    ///
+    /// The device does not access the ring: it was reset, or the queue was.
+    pub(super) unsafe fn clear(&mut self) {
+        let Some(memory) = &*self.memory else { return };
+        // SAFETY: the ring's own memory, which the device does not access.
+        unsafe { memory.pointer().write_bytes(0, self.layout.len) };
+        for (index, note) in self.notes.iter_mut().enumerate() {
+            *note = Note::free(index);
+        }
+        (self.first_free, self.free, self.in_flight) = (0, self.size, 0);
+        (self.avail_idx, self.unannounced, self.used_idx) = (0, 0, 0);
+        self.broken = false;
+        self.set_interrupts(self.interrupts);
     }
 
     /// Gives the ring's memory back; the ring is broken from then on. Without

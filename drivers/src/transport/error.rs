@@ -14,6 +14,9 @@ pub enum TransportError {
         /// The status last read.
         status: u8,
     },
+    /// Nothing answers where the device was: it was unplugged, or no longer decodes
+    /// its addresses.
+    Gone,
     /// A device behind a modern interface does not offer VIRTIO_F_VERSION_1.
     NoVersion1 {
         /// The features that it offers and the driver would accept.
@@ -58,6 +61,24 @@ pub enum TransportError {
     QueueRefused {
         /// The queue's index.
         queue: u16,
+    },
+    /// The interface has no way to reset one queue, or the device does not follow
+    /// it: the queue is still the device's.
+    NoQueueReset {
+        /// The queue's index.
+        queue: u16,
+    },
+    /// The device did not let go of a queue that was reset.
+    QueueResetTimeout {
+        /// The queue's index.
+        queue: u16,
+    },
+    /// The interface has no interrupt vectors, or not while MSI-X is disabled.
+    NoVectors,
+    /// The device did not take an interrupt vector.
+    VectorRefused {
+        /// The vector.
+        vector: u16,
     },
     /// A queue's doorbell lies outside the notification structure.
     DoorbellRange {
@@ -105,6 +126,9 @@ impl fmt::Display for TransportError {
                     "the device did not reset: its status stays {status:#04x}"
                 )
             }
+            Self::Gone => {
+                f.write_str("the device does not answer: it is unplugged or switched off")
+            }
             Self::NoVersion1 { features } => write!(
                 f,
                 "the device does not offer VIRTIO_F_VERSION_1, only {features} of what the driver wants"
@@ -133,6 +157,21 @@ impl fmt::Display for TransportError {
                 )
             }
             Self::QueueRefused { queue } => write!(f, "the device did not enable queue {queue}"),
+            Self::NoQueueReset { queue } => {
+                write!(
+                    f,
+                    "queue {queue} cannot be reset by itself through this interface"
+                )
+            }
+            Self::QueueResetTimeout { queue } => {
+                write!(f, "the device does not let go of queue {queue}")
+            }
+            Self::NoVectors => {
+                f.write_str("there are no interrupt vectors: MSI-X is disabled or not there")
+            }
+            Self::VectorRefused { vector } => {
+                write!(f, "the device refused interrupt vector {vector}")
+            }
             Self::DoorbellRange { queue, offset, len } => write!(
                 f,
                 "the doorbell of queue {queue} is at {offset:#x}, outside the notification structure of {len:#x} bytes"

@@ -14,8 +14,8 @@ use std::rc::Rc;
 use virtio_spec::DeviceStatus;
 
 use super::{
-    Interface, IsrStatus, Notifier, NotifyPath, QueueSize, RingAddresses, RingLayout, Transport,
-    TransportError,
+    Interface, Interrupt, IsrStatus, Notifier, NotifyPath, QueueSize, RingAddresses, RingLayout,
+    Transport, TransportError,
 };
 use crate::virtio::{Features, Wait};
 
@@ -128,6 +128,25 @@ unsafe impl Transport for FakeTransport<'_> {
         }
     }
 
+    fn reset_queue(&mut self, queue: u16, wait: &mut dyn Wait) -> Result<(), TransportError> {
+        if self.is_legacy() {
+            return Err(TransportError::NoQueueReset { queue });
+        }
+        self.device.core.borrow_mut().reset_queue(queue);
+        super::wait_queue_reset(queue, wait, || {
+            self.device.core.borrow().options.refuse_queue_reset
+        })
+    }
+
+    fn set_vector(
+        &mut self,
+        interrupt: Interrupt,
+        vector: Option<u16>,
+    ) -> Result<(), TransportError> {
+        let found = self.device.core.borrow_mut().set_vector(interrupt, vector);
+        super::check_vector(vector, found)
+    }
+
     fn isr_status(&self) -> IsrStatus {
         self.device.isr_status()
     }
@@ -150,6 +169,14 @@ unsafe impl Transport for FakeTransport<'_> {
         for (index, field) in into.chunks_exact_mut(width.into()).enumerate() {
             core.read_config(start + index * usize::from(width), field);
         }
+        Ok(())
+    }
+
+    fn write_config(&mut self, offset: u16, _: u8, from: &[u8]) -> Result<(), TransportError> {
+        let mut core = self.device.core.borrow_mut();
+        let available = core.options.config.len();
+        super::check_config(offset, 1, from.len(), available)?;
+        core.write_config(offset.into(), from);
         Ok(())
     }
 }

@@ -5,12 +5,12 @@ use core::fmt;
 use virtio_spec::DeviceStatus;
 
 use super::{
-    Interface, IsrStatus, Notifier, NotifyPath, QueueSize, RingAddresses, RingLayout, Transport,
-    TransportError,
+    Interface, Interrupt, IsrStatus, Notifier, NotifyPath, QueueSize, RingAddresses, RingLayout,
+    Transport, TransportError,
 };
 use crate::dma::PAGE_SIZE;
 use crate::mmio::{MmioRegion, Registers};
-use crate::virtio::Features;
+use crate::virtio::{Features, Wait};
 
 /// Offsets of the registers, all 32 bits wide (4.2.2, 4.2.4).
 mod register {
@@ -39,6 +39,8 @@ mod register {
     pub(super) const QUEUE_DESC: u64 = 0x080;
     pub(super) const QUEUE_DRIVER: u64 = 0x090;
     pub(super) const QUEUE_DEVICE: u64 = 0x0a0;
+    /// Version 2 only, where VIRTIO_F_RING_RESET is offered.
+    pub(super) const QUEUE_RESET: u64 = 0x0c0;
     /// Version 2 only.
     pub(super) const CONFIG_GENERATION: u64 = 0x0fc;
     /// The device's configuration.
@@ -114,6 +116,14 @@ impl Mmio {
 
     fn select(&self, queue: u16) {
         self.write(register::QUEUE_SEL, queue.into());
+    }
+
+    /// The device's configuration.
+    fn config(&self) -> MmioRegion {
+        let len = self.region.len() as u64 - register::CONFIG;
+        self.region
+            .part(register::CONFIG, len)
+            .expect("`probe` checked the length")
     }
 
     fn enable_legacy(
@@ -244,6 +254,25 @@ unsafe impl Transport for Mmio {
         Ok(unsafe { Notifier::store32(doorbell, queue.into()) })
     }
 
+    fn reset_queue(&mut self, queue: u16, wait: &mut dyn Wait) -> Result<(), TransportError> {
+        let unable = TransportError::NoQueueReset { queue };
+        if self.version == Version::V1 {
+            return Err(unable);
+        }
+        self.queue_size(queue)?;
+        self.write(register::QUEUE_RESET, 1);
+        // 4.2.2: 1 until the queue is reset, and then both are 0.
+        super::wait_queue_reset(queue, wait, || self.read(register::QUEUE_RESET) != 0)?;
+        match self.read(register::QUEUE_READY) {
+            0 => Ok(()),
+            _ => Err(unable),
+        }
+    }
+
+    fn set_vector(&mut self, _: Interrupt, _: Option<u16>) -> Result<(), TransportError> {
+        Err(TransportError::NoVectors)
+    }
+
     fn isr_status(&self) -> IsrStatus {
         IsrStatus::acknowledged(
             self.register(register::INTERRUPT_STATUS),
@@ -259,14 +288,11 @@ unsafe impl Transport for Mmio {
     }
 
     fn read_config(&self, offset: u16, width: u8, into: &mut [u8]) -> Result<(), TransportError> {
-        let config = self
-            .region
-            .part(
-                register::CONFIG,
-                self.region.len() as u64 - register::CONFIG,
-            )
-            .expect("`probe` checked the length");
-        super::read_config_memory(&config, offset, width, into)
+        super::read_config_memory(&self.config(), offset, width, into)
+    }
+
+    fn write_config(&mut self, offset: u16, width: u8, from: &[u8]) -> Result<(), TransportError> {
+        super::write_config_memory(&self.config(), offset, width, from)
     }
 }
 

@@ -36,7 +36,8 @@ pub use virtio_spec::DeviceStatus;
 /// Drivers free memory that their device was given on the word of its transport.
 /// So an implementer owes that all methods speak to one and the same device; that
 /// after [`reset`](Self::reset) returned `Ok` this device accesses no memory until
-/// a queue is enabled again; and that
+/// a queue is enabled again, and after [`reset_queue`](Self::reset_queue) none
+/// that it knew through that queue; and that
 /// [`enable_queue`](Self::enable_queue) gives the device nothing but that queue,
 /// and nothing at all where it fails, except by
 /// [`TransportError::QueueRefused`].
@@ -61,13 +62,17 @@ pub unsafe trait Transport {
     ///
     /// # Errors
     ///
-    /// [`TransportError::ResetTimeout`] with the status last read.
+    /// [`TransportError::ResetTimeout`] with the status last read, or
+    /// [`TransportError::Gone`] where nothing answers.
     fn reset(&mut self, wait: &mut dyn Wait) -> Result<(), TransportError> {
         self.set_status(DeviceStatus::empty());
         loop {
             let status = self.status();
             if status.is_empty() {
                 return Ok(());
+            }
+            if is_gone(status) {
+                return Err(TransportError::Gone);
             }
             if !wait.again() {
                 return Err(TransportError::ResetTimeout {
@@ -120,6 +125,31 @@ pub unsafe trait Transport {
         ring: &RingAddresses,
     ) -> Result<Notifier, TransportError>;
 
+    /// Takes one queue back from the device and waits until it says that it let go
+    /// of it (2.6.1, with `VIRTIO_F_RING_RESET` negotiated). The queue can be
+    /// enabled again, and has no vector then.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::NoQueueReset`] where the interface does not have it, or
+    /// the device does not do it; [`TransportError::QueueResetTimeout`].
+    fn reset_queue(&mut self, queue: u16, wait: &mut dyn Wait) -> Result<(), TransportError>;
+
+    /// Says by which MSI-X vector the device interrupts for `interrupt`; `None`
+    /// for by none. A queue gets its vector before it is enabled (4.1.5.1.3), and
+    /// a reset takes all vectors away.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::NoVectors`] where the interface has none now;
+    /// [`TransportError::VectorRefused`] if it does not read back
+    /// (4.1.5.1.2.2).
+    fn set_vector(
+        &mut self,
+        interrupt: Interrupt,
+        vector: Option<u16>,
+    ) -> Result<(), TransportError>;
+
     /// A handle on the ISR status, for an interrupt handler.
     fn isr_status(&self) -> IsrStatus;
 
@@ -135,6 +165,21 @@ pub unsafe trait Transport {
     ///
     /// [`TransportError::ConfigRange`] if the configuration is shorter.
     fn read_config(&self, offset: u16, width: u8, into: &mut [u8]) -> Result<(), TransportError>;
+
+    /// Writes the device's configuration from `offset` on, by accesses of `width`
+    /// bytes as [`read_config`](Self::read_config) has them. Few fields are there
+    /// to be written: what the others do then is the device's affair.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::ConfigRange`] if the configuration is shorter.
+    fn write_config(&mut self, offset: u16, width: u8, from: &[u8]) -> Result<(), TransportError>;
+}
+
+/// Whether a status is what reads as one where no device answers any more: all
+/// ones, of which 0x10 and 0x20 are no status bits (2.1).
+pub(crate) fn is_gone(status: DeviceStatus) -> bool {
+    status.bits() == u8::MAX
 }
 
 // SAFETY: it is the referent's own promise.
@@ -189,6 +234,18 @@ unsafe impl<T: Transport + ?Sized> Transport for &mut T {
         unsafe { (**self).enable_queue(queue, size, ring) }
     }
 
+    fn reset_queue(&mut self, queue: u16, wait: &mut dyn Wait) -> Result<(), TransportError> {
+        (**self).reset_queue(queue, wait)
+    }
+
+    fn set_vector(
+        &mut self,
+        interrupt: Interrupt,
+        vector: Option<u16>,
+    ) -> Result<(), TransportError> {
+        (**self).set_vector(interrupt, vector)
+    }
+
     fn isr_status(&self) -> IsrStatus {
         (**self).isr_status()
     }
@@ -199,6 +256,10 @@ unsafe impl<T: Transport + ?Sized> Transport for &mut T {
 
     fn read_config(&self, offset: u16, width: u8, into: &mut [u8]) -> Result<(), TransportError> {
         (**self).read_config(offset, width, into)
+    }
+
+    fn write_config(&mut self, offset: u16, width: u8, from: &[u8]) -> Result<(), TransportError> {
+        (**self).write_config(offset, width, from)
     }
 }
 
@@ -248,6 +309,70 @@ fn read_config_memory(
             }
         }
         at += u64::from(width);
+    }
+    Ok(())
+}
+
+/// Writes configuration that lies in device memory.
+fn write_config_memory(
+    config: &MmioRegion,
+    offset: u16,
+    width: u8,
+    from: &[u8],
+) -> Result<(), TransportError> {
+    let (len, available) = (from.len(), config.len());
+    check_config(offset, width, len, available)?;
+    let misaligned = TransportError::ConfigRange {
+        offset,
+        len,
+        available,
+    };
+    let mut at = u64::from(offset);
+    for field in from.chunks_exact(width.into()) {
+        match *field {
+            [byte] => config
+                .registers::<u8>(at)
+                .ok_or(misaligned)?
+                .ptr()
+                .write(byte),
+            [a, b] => {
+                let value = u16::from_ne_bytes([a, b]);
+                let register = config.registers::<u16>(at).ok_or(misaligned)?;
+                register.ptr().write(value);
+            }
+            [a, b, c, d] => {
+                let value = u32::from_ne_bytes([a, b, c, d]);
+                let register = config.registers::<u32>(at).ok_or(misaligned)?;
+                register.ptr().write(value);
+            }
+            _ => unreachable!("`check_config` allows widths of 1, 2 and 4"),
+        }
+        at += u64::from(width);
+    }
+    Ok(())
+}
+
+/// `VIRTIO_MSI_NO_VECTOR` (4.1.5.1.2): what a vector register holds for none.
+const NO_VECTOR: u16 = 0xffff;
+
+/// Whether a vector register reads back what was written to it.
+fn check_vector(wanted: Option<u16>, found: u16) -> Result<(), TransportError> {
+    match wanted {
+        Some(vector) if vector != found => Err(TransportError::VectorRefused { vector }),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until `busy` says that the device let go of `queue` (2.6.1).
+fn wait_queue_reset(
+    queue: u16,
+    wait: &mut dyn Wait,
+    mut busy: impl FnMut() -> bool,
+) -> Result<(), TransportError> {
+    while busy() {
+        if !wait.again() {
+            return Err(TransportError::QueueResetTimeout { queue });
+        }
     }
     Ok(())
 }
@@ -369,6 +494,15 @@ impl fmt::Display for NotifyPath {
             Self::PciCfg => "pci-cfg",
         })
     }
+}
+
+/// What a device interrupts for (2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupt {
+    /// Its configuration has changed.
+    ConfigChange,
+    /// It has used buffers of this queue.
+    Queue(u16),
 }
 
 /// How large a queue is, in descriptors.

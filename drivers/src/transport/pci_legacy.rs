@@ -5,14 +5,14 @@ use virtio_spec::DeviceStatus;
 
 use super::pci::{PciError, Structure};
 use super::{
-    Interface, IsrStatus, Notifier, NotifyPath, QueueSize, RingAddresses, RingLayout, Transport,
-    TransportError,
+    Interface, Interrupt, IsrStatus, NO_VECTOR, Notifier, NotifyPath, QueueSize, RingAddresses,
+    RingLayout, Transport, TransportError,
 };
 use crate::dma::PAGE_SIZE;
 use crate::pci::capabilities::{self, MSI_X};
 use crate::pci::{ConfigSpace, Function};
 use crate::port::{IoRegion, IoSpace};
-use crate::virtio::Features;
+use crate::virtio::{Features, Wait};
 
 /// Offsets of the legacy registers in BAR 0, with their width in bits.
 mod register {
@@ -34,6 +34,10 @@ mod register {
     pub(super) const ISR_STATUS: u16 = 19;
     /// Where the device's configuration starts while MSI-X is disabled.
     pub(super) const CONFIG: u16 = 20;
+    /// While it is enabled: the vector of configuration changes, 16.
+    pub(super) const CONFIG_VECTOR: u16 = 20;
+    /// And that of the selected queue, 16.
+    pub(super) const QUEUE_VECTOR: u16 = 22;
     /// Where it starts while MSI-X is enabled: two vectors come first.
     pub(super) const CONFIG_MSIX: u16 = 24;
 }
@@ -212,6 +216,29 @@ unsafe impl<S: IoSpace> Transport for PciLegacy<S> {
         Ok(self.io.notifier(register::QUEUE_NOTIFY, queue))
     }
 
+    fn reset_queue(&mut self, queue: u16, _: &mut dyn Wait) -> Result<(), TransportError> {
+        Err(TransportError::NoQueueReset { queue })
+    }
+
+    fn set_vector(
+        &mut self,
+        interrupt: Interrupt,
+        vector: Option<u16>,
+    ) -> Result<(), TransportError> {
+        if self.config != register::CONFIG_MSIX {
+            return Err(TransportError::NoVectors);
+        }
+        let register = match interrupt {
+            Interrupt::ConfigChange => register::CONFIG_VECTOR,
+            Interrupt::Queue(queue) => {
+                self.select(queue);
+                register::QUEUE_VECTOR
+            }
+        };
+        self.io.write16(register, vector.unwrap_or(NO_VECTOR));
+        super::check_vector(vector, self.io.read16(register))
+    }
+
     fn isr_status(&self) -> IsrStatus {
         self.io.isr_status(register::ISR_STATUS)
     }
@@ -230,6 +257,22 @@ unsafe impl<S: IoSpace> Transport for PciLegacy<S> {
                 1 => field.copy_from_slice(&[self.io.read8(port)]),
                 2 => field.copy_from_slice(&self.io.read16(port).to_le_bytes()),
                 _ => field.copy_from_slice(&self.io.read32(port).to_le_bytes()),
+            }
+            port += u16::from(width);
+        }
+        Ok(())
+    }
+
+    fn write_config(&mut self, offset: u16, width: u8, from: &[u8]) -> Result<(), TransportError> {
+        let available = self.io.len() - self.config;
+        super::check_config(offset, width, from.len(), available.into())?;
+        let mut port = self.config + offset;
+        for field in from.chunks_exact(width.into()) {
+            match *field {
+                [byte] => self.io.write8(port, byte),
+                [a, b] => self.io.write16(port, u16::from_le_bytes([a, b])),
+                [a, b, c, d] => self.io.write32(port, u32::from_le_bytes([a, b, c, d])),
+                _ => unreachable!("`check_config` allows widths of 1, 2 and 4"),
             }
             port += u16::from(width);
         }

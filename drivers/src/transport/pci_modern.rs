@@ -12,17 +12,21 @@ use volatile::VolatilePtr;
 
 use super::pci::{NotifyStructure, PciError, Structure, Structures};
 use super::{
-    Interface, IsrStatus, Notifier, NotifyPath, QueueSize, RingAddresses, RingLayout, Transport,
-    TransportError,
+    Interface, Interrupt, IsrStatus, NO_VECTOR, Notifier, NotifyPath, QueueSize, RingAddresses,
+    RingLayout, Transport, TransportError,
 };
 use crate::mmio::{MapMmio, MmioRegion, Registers};
 use crate::pci::{ConfigSpace, Function};
 use crate::port::{IoRegion, IoSpace};
-use crate::virtio::Features;
+use crate::virtio::{Features, Wait};
 
 /// Length of the common configuration up to and with `queue_device`: what every
 /// device of virtio 1.0 has.
 const COMMON_LEN: u64 = 56;
+
+/// Length up to and with `queue_reset`, which devices have that offer
+/// VIRTIO_F_RING_RESET (4.1.4.3).
+const COMMON_LEN_QUEUE_RESET: u64 = 60;
 
 /// Which of a device's doorbells to ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub enum NotifyChoice {
 /// space that holds its IO BAR's doorbells, `C` the configuration space.
 pub struct PciModern<S, C> {
     common: Registers<CommonCfg>,
+    /// Length of the common configuration, as the device has it, in bytes.
+    common_len: u64,
     isr: Registers<u8>,
     device: Option<MmioRegion>,
     doorbells: Doorbells<S, C>,
@@ -121,7 +127,8 @@ impl<S: IoSpace, C: ConfigSpace> PciModern<S, C> {
             kind: "common configuration",
             at,
         };
-        if u64::from(at.length) < COMMON_LEN {
+        let common_len = u64::from(at.length);
+        if common_len < COMMON_LEN {
             return Err(malformed);
         }
         // The definition has fields that later versions append; they are behind
@@ -161,6 +168,7 @@ impl<S: IoSpace, C: ConfigSpace> PciModern<S, C> {
         };
         Ok(Self {
             common,
+            common_len,
             isr,
             device,
             doorbells,
@@ -433,6 +441,43 @@ unsafe impl<S: IoSpace, C: ConfigSpace> Transport for PciModern<S, C> {
         }
     }
 
+    fn reset_queue(&mut self, queue: u16, wait: &mut dyn Wait) -> Result<(), TransportError> {
+        let unable = TransportError::NoQueueReset { queue };
+        if self.common_len < COMMON_LEN_QUEUE_RESET {
+            return Err(unable);
+        }
+        self.queue_size(queue)?;
+        let common = self.common();
+        common.queue_reset().write(le16::from(1));
+        // 4.1.4.3.2: 1 until the queue is reset, and then both are 0.
+        super::wait_queue_reset(queue, wait, || u16::from(common.queue_reset().read()) != 0)?;
+        match u16::from(common.queue_enable().read()) {
+            0 => Ok(()),
+            _ => Err(unable),
+        }
+    }
+
+    fn set_vector(
+        &mut self,
+        interrupt: Interrupt,
+        vector: Option<u16>,
+    ) -> Result<(), TransportError> {
+        let value = le16::from(vector.unwrap_or(NO_VECTOR));
+        let common = self.common();
+        let found = match interrupt {
+            Interrupt::ConfigChange => {
+                common.config_msix_vector().write(value);
+                common.config_msix_vector().read()
+            }
+            Interrupt::Queue(queue) => {
+                self.select(queue);
+                common.queue_msix_vector().write(value);
+                common.queue_msix_vector().read()
+            }
+        };
+        super::check_vector(vector, found.into())
+    }
+
     fn isr_status(&self) -> IsrStatus {
         IsrStatus::byte(self.isr)
     }
@@ -445,6 +490,13 @@ unsafe impl<S: IoSpace, C: ConfigSpace> Transport for PciModern<S, C> {
         match &self.device {
             Some(device) => super::read_config_memory(device, offset, width, into),
             None => super::check_config(offset, width, into.len(), 0),
+        }
+    }
+
+    fn write_config(&mut self, offset: u16, width: u8, from: &[u8]) -> Result<(), TransportError> {
+        match &self.device {
+            Some(device) => super::write_config_memory(device, offset, width, from),
+            None => super::check_config(offset, width, from.len(), 0),
         }
     }
 }

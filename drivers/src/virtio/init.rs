@@ -60,14 +60,19 @@ impl<T: Transport> Init<T> {
 
     /// The transport, to set up queues and read the configuration.
     pub fn transport(&mut self) -> &mut T {
-        self.transport
-            .as_mut()
-            .expect("taken by `finish` only, which consumes self")
+        self.transport.as_mut().expect("taken by who consumes self")
+    }
+
+    /// Resets the device and marks it FAILED, as dropping this does; whether it did
+    /// reset, so that memory shared with it may be used again, is the answer.
+    pub(crate) fn abort(mut self) -> bool {
+        let mut transport = self.transport.take().expect("taken by who consumes self");
+        give_up(&mut transport)
     }
 
     /// Sets DRIVER_OK: the device is live from here on.
     pub fn finish(mut self) -> T {
-        let mut transport = self.transport.take().expect("taken here only");
+        let mut transport = self.transport.take().expect("taken by who consumes self");
         transport.set_status(transport.status() | DeviceStatus::DRIVER_OK);
         transport
     }

@@ -4,8 +4,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use doorbell::device::DeviceError;
 use doorbell::device::blk::{Blk, ID_LEN, Request, SECTOR};
+use doorbell::device::{DeviceError, Setup};
 use doorbell::dma::DmaRegion;
 use doorbell::transport::Transport;
 use doorbell::transport::pci_modern::NotifyChoice;
@@ -90,7 +90,8 @@ pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &m
     };
     let started = session.start(runner, || {
         let wait = &mut clock.patience();
-        let blk = Blk::new(transport, QUEUE_SIZE, session.features, KernelDma, wait)?;
+        let setup = Setup::new(QUEUE_SIZE, session.features);
+        let blk = Blk::new(transport, &setup, KernelDma, wait)?;
         let accepted = blk.features();
         Ok((blk, accepted))
     });
@@ -111,7 +112,7 @@ pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &m
     session.run(runner, "refuses what goes past its end", || {
         refuses(&mut blk, clock)
     });
-    session.show(blk.features(), blk.queue());
+    session.show(blk.features(), blk.queue(0));
 }
 
 fn reads(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {
@@ -162,7 +163,7 @@ fn in_flight(blk: &mut Driver<'_>, area: &Area, clock: &Clock) -> Outcome {
                 .map_err(|(error, _)| error)?;
             expected.push((token, sector, seed));
         }
-        blk.queue().kick();
+        blk.queue(0).kick();
         let mut patience = clock.patience();
         while !expected.is_empty() {
             let Some(done) = blk.poll()? else {

@@ -1,5 +1,6 @@
 //! Entropy devices, over one path at a time.
 
+use doorbell::device::Setup;
 use doorbell::device::rng::Rng;
 use doorbell::dma::DmaRegion;
 use doorbell::transport::Transport;
@@ -20,14 +21,15 @@ pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &m
     let clock = &session.clock;
     let started = session.start(runner, || {
         let wait = &mut clock.patience();
-        let rng = Rng::new(transport, QUEUE_SIZE, session.features, KernelDma, wait)?;
+        let setup = Setup::new(QUEUE_SIZE, session.features);
+        let rng = Rng::new(transport, &setup, KernelDma, wait)?;
         let accepted = rng.features();
         Ok((rng, accepted))
     });
     let Some(mut rng) = started else { return };
     session.run(runner, "is random", || random(&mut rng, clock));
     session.run(runner, "a full queue", || full(&mut rng, clock));
-    session.show(rng.features(), rng.queue());
+    session.show(rng.features(), rng.queue(0));
 }
 
 /// 2 KiB of random bytes: all values about equally often, and never the same
@@ -55,7 +57,7 @@ fn random(rng: &mut Driver<'_>, clock: &Clock) -> Outcome {
 /// back with its buffer.
 fn full(rng: &mut Driver<'_>, clock: &Clock) -> Outcome {
     for _ in 0..8 {
-        let size = rng.queue().size();
+        let size = rng.queue(0).size();
         for _ in 0..size {
             let buffer = DmaRegion::new(KernelDma, 32, 16)?;
             rng.submit(buffer).map_err(|(error, _)| error)?;
@@ -67,13 +69,13 @@ fn full(rng: &mut Driver<'_>, clock: &Clock) -> Outcome {
             back == Some(address),
             "request {size} of {size} was not refused"
         );
-        rng.queue().kick();
+        rng.queue(0).kick();
         let mut patience = clock.patience();
         let mut done = 0;
         while done < size {
             match rng.poll()? {
                 Some(filled) => {
-                    ensure!(filled.len > 0, "a request came back empty");
+                    ensure!(filled.result? > 0, "a request came back empty");
                     done += 1;
                 }
                 None => ensure!(patience.again(), "{done} of {size} requests came back"),

@@ -39,7 +39,12 @@ impl<'d> Rig<'d> {
     }
 
     fn start(&self) -> Result<FakeBlk<'d>, DeviceError> {
-        Blk::new(self.device.transport(), 16, RING, self.dma, &mut Polls(100))
+        Blk::new(
+            self.device.transport(),
+            &Setup::new(16, RING),
+            self.dma,
+            &mut Polls(100),
+        )
     }
 
     /// The device's turn: whether it had something to do.
@@ -106,7 +111,7 @@ fn a_session() {
                 blk.device_id(&mut rig.wait()).unwrap(),
                 *b"disk zero\0\0\0\0\0\0\0\0\0\0\0"
             );
-            assert_eq!(blk.queue().doorbells(), 4);
+            assert_eq!(blk.queue(0).doorbells(), 4);
             assert_eq!(rig.device.interrupts(0), 0, "nobody asked for one");
             drop(blk);
             assert_eq!(rig.device.status(), DeviceStatus::empty());
@@ -188,7 +193,7 @@ fn many_requests_finish_in_any_order() {
             "{error}"
         );
         assert_eq!(request.into_buffer().unwrap().len(), SECTOR);
-        assert!(blk.queue().kick());
+        assert!(blk.queue(0).kick());
         let mut chains: Vec<_> = core::iter::from_fn(|| rig.device.take(0)).collect();
         assert_eq!(chains.len(), tokens.len());
         chains.rotate_left(3);
@@ -226,7 +231,7 @@ fn a_blocking_call_waits_for_nobody_else() {
     let busy = Err(DeviceError::Busy { in_flight: 1 });
     assert_eq!(blk.read(0, &mut [0; SECTOR], &mut rig.wait()), busy);
     assert_eq!(blk.flush(&mut rig.wait()), busy);
-    blk.queue().kick();
+    blk.queue(0).kick();
     assert_eq!(rig.run(), 1);
     assert_eq!(blk.poll().unwrap().unwrap().result, Ok(()));
     blk.flush(&mut rig.wait()).unwrap();

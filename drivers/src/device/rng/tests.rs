@@ -18,7 +18,13 @@ fn device<'d>(dma: &'d FakeDma, features: Features, layout: RingLayout) -> FakeD
 }
 
 fn start<'d>(device: &FakeDevice<'d>, dma: &'d FakeDma) -> Rng<FakeTransport<'d>, &'d FakeDma> {
-    Rng::new(device.transport(), 8, RING, dma, &mut Polls(100)).unwrap()
+    Rng::new(
+        device.transport(),
+        &Setup::new(8, RING),
+        dma,
+        &mut Polls(100),
+    )
+    .unwrap()
 }
 
 /// Fills with 1, 2, 3 and so on, at most `most` bytes a request.
@@ -66,18 +72,18 @@ fn requests_are_told_apart() {
     let region = |len| DmaRegion::new(&dma, len, 1).unwrap();
     let short = rng.submit(region(10)).unwrap();
     let long = rng.submit(region(20)).unwrap();
-    assert!(rng.queue().kick());
+    assert!(rng.queue(0).kick());
     let (first, second) = (device.take(0).unwrap(), device.take(0).unwrap());
     device.finish(0, &second, 15);
     device.finish(0, &first, 10);
     let filled = rng.poll().unwrap().unwrap();
     assert_eq!(
-        (filled.token, filled.buffer.len(), filled.len),
+        (filled.token, filled.buffer.len(), filled.result.unwrap()),
         (long, 20, 15)
     );
     let filled = rng.poll().unwrap().unwrap();
     assert_eq!(
-        (filled.token, filled.buffer.len(), filled.len),
+        (filled.token, filled.buffer.len(), filled.result.unwrap()),
         (short, 10, 10)
     );
     assert!(rng.poll().unwrap().is_none());
@@ -149,7 +155,13 @@ fn another_device_is_left_alone() {
     let dma = FakeDma::default();
     let device = device(&dma, Features::VERSION_1, RingLayout::Separate);
     device.change(|options| options.device_type = 2);
-    let error = Rng::new(device.transport(), 8, RING, &dma, &mut Polls(1)).unwrap_err();
+    let error = Rng::new(
+        device.transport(),
+        &Setup::new(8, RING),
+        &dma,
+        &mut Polls(1),
+    )
+    .unwrap_err();
     assert_eq!(
         error,
         DeviceError::WrongType {

@@ -14,7 +14,7 @@ use virtio_spec::DeviceStatus;
 use super::{Chain, DeviceRing, Event, FakePorts, FakeTransport, Lie, Options};
 use crate::dma::fake::FakeDma;
 use crate::mmio::MmioRegion;
-use crate::transport::{IsrStatus, Notifier, RingAddresses, RingLayout};
+use crate::transport::{Interrupt, IsrStatus, Notifier, RingAddresses, RingLayout};
 use crate::virtio::Features;
 
 /// What a doorbell holds that was not rung: no queue's index.
@@ -114,6 +114,9 @@ impl Core<'_> {
     }
 
     pub(super) fn read_status(&mut self) -> u8 {
+        if self.options.gone {
+            return u8::MAX;
+        }
         match self.resetting {
             Some(0) => self.finish_reset(),
             Some(u32::MAX) | None => {}
@@ -162,6 +165,46 @@ impl Core<'_> {
         self.status = kept.bits();
     }
 
+    /// Takes a queue back from the device (2.6.1), after a last look that its memory
+    /// was not freed before.
+    pub(super) fn reset_queue(&mut self, queue: u16) {
+        self.events.push(Event::ResetQueue(queue));
+        if !self.features.contains(Features::RING_RESET) {
+            self.violation(format!(
+                "queue {queue} was reset without VIRTIO_F_RING_RESET"
+            ));
+        }
+        if self.options.refuse_queue_reset {
+            return;
+        }
+        match self
+            .rings
+            .get_mut(usize::from(queue))
+            .and_then(Option::take)
+        {
+            Some(ring) => self.check_ring(ring),
+            None => self.violation(format!("queue {queue} was reset, and is not enabled")),
+        }
+    }
+
+    /// Binds an interrupt to a vector, and says what the register reads then.
+    pub(super) fn set_vector(&mut self, interrupt: Interrupt, vector: Option<u16>) -> u16 {
+        self.events.push(Event::Vector(interrupt, vector));
+        if let Interrupt::Queue(queue) = interrupt
+            && self
+                .rings
+                .get(usize::from(queue))
+                .is_some_and(Option::is_some)
+        {
+            self.violation(format!(
+                "queue {queue} got its vector after it was enabled (4.1.5.1.3)"
+            ));
+        }
+        vector
+            .filter(|&vector| vector < self.options.vectors)
+            .unwrap_or(0xffff)
+    }
+
     /// The driver may take its memory back now, and not earlier: a last look that
     /// it did not.
     fn finish_reset(&mut self) {
@@ -171,16 +214,20 @@ impl Core<'_> {
     }
 
     fn check_memory(&mut self) {
-        for mut ring in core::mem::take(&mut self.rings).into_iter().flatten() {
-            if !ring.is_shared() {
-                self.violation("a ring's memory was freed before the reset (2.4)");
-                continue;
-            }
-            while ring.take().is_some() {}
-            self.violations.append(&mut ring.violations);
-            if !ring.taken.values().all(Chain::is_shared) {
-                self.violation("a request's memory was freed before the reset (2.4)");
-            }
+        for ring in core::mem::take(&mut self.rings).into_iter().flatten() {
+            self.check_ring(ring);
+        }
+    }
+
+    fn check_ring(&mut self, mut ring: DeviceRing<'_>) {
+        if !ring.is_shared() {
+            self.violation("a ring's memory was freed before the reset (2.4)");
+            return;
+        }
+        while ring.take().is_some() {}
+        self.violations.append(&mut ring.violations);
+        if !ring.taken.values().all(Chain::is_shared) {
+            self.violation("a request's memory was freed before the reset (2.4)");
         }
     }
 
@@ -232,7 +279,10 @@ impl Core<'_> {
                 "queue {queue} was given the size {size} of {max} (2.7)"
             ));
         }
-        if self.has(DeviceStatus::DRIVER_OK) || !self.has(DeviceStatus::DRIVER) {
+        // A queue that was reset may be enabled again at any time (2.6.1.2).
+        let again = self.events.contains(&Event::ResetQueue(queue));
+        let live = self.has(DeviceStatus::DRIVER_OK);
+        if live && !again || !self.has(DeviceStatus::DRIVER) {
             self.violation(format!("queue {queue} was enabled out of turn (3.1.1)"));
         }
         if !self.is_legacy() && !self.has(DeviceStatus::FEATURES_OK) {
@@ -276,6 +326,14 @@ impl Core<'_> {
             hook(&mut self.options.config, &mut self.generation);
         }
         into.copy_from_slice(&self.options.config[at..at + into.len()]);
+    }
+
+    pub(super) fn write_config(&mut self, at: usize, from: &[u8]) {
+        self.events.push(Event::WriteConfig(at));
+        if !self.has(DeviceStatus::DRIVER) {
+            self.violation("configuration was written before DRIVER was set (3.1.1)");
+        }
+        self.options.config[at..at + from.len()].copy_from_slice(from);
     }
 }
 
@@ -349,6 +407,13 @@ impl<'d> FakeDevice<'d> {
     /// Changes what the device is.
     pub fn change(&self, change: impl FnOnce(&mut Options)) {
         change(&mut self.shared.core.borrow_mut().options);
+    }
+
+    /// Takes the device away: nothing answers any more, and it forgets its queues.
+    pub fn unplug(&self) {
+        let mut core = self.shared.core.borrow_mut();
+        core.options.gone = true;
+        core.rings.iter_mut().for_each(|ring| *ring = None);
     }
 
     /// Starts with a status that an earlier driver left.

@@ -3,7 +3,7 @@
 use std::boxed::Box;
 use std::vec::Vec;
 
-use crate::transport::RingLayout;
+use crate::transport::{Interrupt, RingLayout};
 use crate::virtio::Features;
 
 /// What a device is asked for before each access to its configuration: it may
@@ -29,6 +29,12 @@ pub struct Options {
     pub refuse_features: bool,
     /// A queue is taken, and yet does not read back as enabled.
     pub refuse_queue: bool,
+    /// A queue that is reset stays the device's.
+    pub refuse_queue_reset: bool,
+    /// How many MSI-X vectors it has: those from here on read back as refused.
+    pub vectors: u16,
+    /// Nothing answers any more: its status reads as all ones.
+    pub gone: bool,
     /// How many reads of the status after a reset find it not finished:
     /// `u32::MAX` for all of them.
     pub reset_reads: u32,
@@ -51,6 +57,9 @@ impl Default for Options {
             config_hook: None,
             refuse_features: false,
             refuse_queue: false,
+            refuse_queue_reset: false,
+            vectors: 0,
+            gone: false,
             reset_reads: 0,
             fickle: false,
             polls: false,
@@ -87,4 +96,10 @@ pub enum Event {
     Enable(u16),
     /// Read configuration.
     ReadConfig,
+    /// Wrote configuration from this offset on.
+    WriteConfig(usize),
+    /// Bound an interrupt to a vector, or to none.
+    Vector(Interrupt, Option<u16>),
+    /// Took a queue back.
+    ResetQueue(u16),
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::device::{Shared, legacy_addresses};
 use crate::port::IoSpace;
-use crate::transport::{IsrStatus, Notifier};
+use crate::transport::{Interrupt, IsrStatus, Notifier};
 use crate::virtio::Features;
 
 /// Bytes in a page, the unit of the queue address.
@@ -23,6 +23,8 @@ pub struct FakePorts<'d> {
     /// Offset of the device's configuration.
     config: usize,
     selected: Rc<Cell<u16>>,
+    /// What the vector register that was written last reads.
+    vector: Rc<Cell<u16>>,
 }
 
 impl fmt::Debug for FakePorts<'_> {
@@ -43,6 +45,7 @@ impl<'d> FakePorts<'d> {
             base,
             config,
             selected: Rc::default(),
+            vector: Rc::default(),
         }
     }
 
@@ -52,21 +55,32 @@ impl<'d> FakePorts<'d> {
             .into()
     }
 
-    /// Reads configuration of the width of `into` at `port`.
-    fn read_config(&self, port: u16, into: &mut [u8]) {
-        let (offset, width) = (self.offset(port), into.len());
+    /// Where in the configuration the field of `width` bytes at `port` is.
+    fn field(&self, port: u16, width: usize) -> usize {
+        let offset = self.offset(port);
         let len = self.device.core.borrow().options.config.len();
         let inside = offset >= self.config && offset + width <= self.config + len;
         assert!(
             inside,
-            "{width} bytes read at offset {offset}: no such register"
+            "{width} bytes accessed at offset {offset}: no such register"
         );
         let at = offset - self.config;
         assert!(
             at.is_multiple_of(width),
-            "{width} bytes read at {at}: not a field (4.1.3.1)"
+            "{width} bytes accessed at {at}: not a field (4.1.3.1)"
         );
+        at
+    }
+
+    /// Reads configuration of the width of `into` at `port`.
+    fn read_config(&self, port: u16, into: &mut [u8]) {
+        let at = self.field(port, into.len());
         self.device.core.borrow_mut().read_config(at, into);
+    }
+
+    fn write_config(&self, port: u16, from: &[u8]) {
+        let at = self.field(port, from.len());
+        self.device.core.borrow_mut().write_config(at, from);
     }
 
     fn size(&self) -> u16 {
@@ -119,6 +133,7 @@ unsafe impl IoSpace for FakePorts<'_> {
         match self.offset(port) {
             12 => self.size(),
             14 => self.selected.get(),
+            20 | 22 if self.config == 24 => self.vector.get(),
             _ => {
                 let mut bytes = [0; 2];
                 self.read_config(port, &mut bytes);
@@ -142,14 +157,23 @@ unsafe impl IoSpace for FakePorts<'_> {
     unsafe fn write8(&self, port: u16, value: u8) {
         match self.offset(port) {
             18 => self.device.write_status(value),
-            offset => panic!("8 bits written at offset {offset}"),
+            _ => self.write_config(port, &[value]),
         }
     }
 
     unsafe fn write16(&self, port: u16, value: u16) {
         match self.offset(port) {
             14 => self.selected.set(value),
-            offset => panic!("16 bits written at offset {offset}"),
+            offset @ (20 | 22) if self.config == 24 => {
+                let interrupt = match offset {
+                    20 => Interrupt::ConfigChange,
+                    _ => Interrupt::Queue(self.selected.get()),
+                };
+                let vector = (value != 0xffff).then_some(value);
+                let mut core = self.device.core.borrow_mut();
+                self.vector.set(core.set_vector(interrupt, vector));
+            }
+            _ => self.write_config(port, &value.to_le_bytes()),
         }
     }
 
@@ -161,7 +185,7 @@ unsafe impl IoSpace for FakePorts<'_> {
                 .borrow_mut()
                 .accept(Features::from_bits_retain(value.into())),
             8 => self.write_address(value),
-            offset => panic!("32 bits written at offset {offset}"),
+            _ => self.write_config(port, &value.to_le_bytes()),
         }
     }
 

@@ -2,7 +2,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::device::blk::disk::{Disk, FLUSH};
-use crate::device::{Blk, DeviceError};
+use crate::device::{Blk, DeviceError, Setup};
 use crate::dma::DmaRegion;
 use crate::dma::fake::FakeDma;
 use crate::pci::fake::{FakeFunction, FakePci};
@@ -263,8 +263,8 @@ fn a_disk_session() {
         // SAFETY: there are no ports behind this.
         let io = unsafe { IoRegion::new(device.ports(BASE, msix), BASE, 128) }.unwrap();
         let legacy = PciLegacy::new(io, 2, msix).unwrap();
-        let mut blk = Blk::new(legacy, 4, RING, &dma, &mut Polls(100)).unwrap();
-        assert_eq!(blk.queue().size(), 64);
+        let mut blk = Blk::new(legacy, &Setup::new(4, RING), &dma, &mut Polls(100)).unwrap();
+        assert_eq!(blk.queue(0).size(), 64);
         assert_eq!(blk.info().capacity, 64);
         let mut sectors = [0; 4 * 512];
         let mut wait = stepping(|| {
@@ -275,7 +275,7 @@ fn a_disk_session() {
         blk.write(1, &[9; 512], &mut wait).unwrap();
         blk.flush(&mut wait).unwrap();
         blk.device_id(&mut wait).unwrap();
-        assert_eq!(blk.queue().doorbells(), 4);
+        assert_eq!(blk.queue(0).doorbells(), 4);
         drop(blk);
         drop(wait);
         assert_eq!((disk.data[512], disk.flushes), (9, 1));
@@ -299,7 +299,7 @@ fn a_size_that_changes_while_it_is_looked_at() {
     // SAFETY: there are no ports behind this.
     let io = unsafe { IoRegion::new(device.ports(BASE, false), BASE, 128) }.unwrap();
     let legacy = PciLegacy::new(io, 2, false).unwrap();
-    let error = Blk::new(legacy, 4, RING, &dma, &mut Polls(100)).unwrap_err();
+    let error = Blk::new(legacy, &Setup::new(4, RING), &dma, &mut Polls(100)).unwrap_err();
     let size = TransportError::QueueSize { queue: 0, size: 8 };
     assert_eq!(error, DeviceError::Setup(SetupError::Transport(size)));
     assert_eq!(device.status(), DeviceStatus::FAILED);

@@ -6,8 +6,8 @@ use std::vec::Vec;
 use pci_types::{ConfigRegionAccess, PciAddress};
 
 use super::*;
-use crate::device::Blk;
 use crate::device::blk::disk::{Disk, FLUSH};
+use crate::device::{Blk, Setup};
 use crate::dma::fake::FakeDma;
 use crate::mmio::MapError;
 use crate::pci::fake::{FakeFunction, FakePci};
@@ -370,7 +370,13 @@ fn a_disk_session() {
     registers.write(common::QUEUE_NOTIFY_OFF, 5u16);
     registers.write(bell, !0u16);
     let modern = start(&bells, &registers, NotifyChoice::Preferred).unwrap();
-    let mut blk = Blk::new(modern, 8, Features::empty(), &dma, &mut Polls(10)).unwrap();
+    let mut blk = Blk::new(
+        modern,
+        &Setup::new(8, Features::empty()),
+        &dma,
+        &mut Polls(10),
+    )
+    .unwrap();
     assert_eq!(blk.features(), Features::VERSION_1 | FLUSH);
     assert_eq!(registers.read::<u8>(common::DEVICE_STATUS), 15);
 

@@ -189,37 +189,66 @@ fn the_length_that_a_legacy_device_reports_is_ignored() {
     }
 }
 
-/// After `lie` the device has been reset and marked, and its memory is free.
+/// What comes back of a device that was given up: the numbers of the requests,
+/// each of which was aborted.
+fn aborted(blk: &mut super::FakeBlk<'_>) -> Vec<usize> {
+    let broken = DeviceError::Queue(QueueError::Broken);
+    let mut tokens = Vec::new();
+    loop {
+        match blk.poll() {
+            Ok(done) => {
+                let done = done.expect("an error says that these are all");
+                assert_eq!(done.result, Err(DeviceError::Aborted));
+                tokens.push(done.token.index());
+            }
+            Err(error) => {
+                assert_eq!(error, broken);
+                return tokens;
+            }
+        }
+    }
+}
+
+/// After `lie` the device has been reset and marked, what it had comes back, and
+/// its memory is free.
 fn after(lie: Lie, expected: DeviceError) {
     let dma = FakeDma::default();
     let rig = Rig::new(&dma, MODERN, |_| ());
     let mut blk = rig.start().unwrap();
-    // Another one stays in flight: its buffer is freed too.
-    blk.submit(rig.read(1)).unwrap();
+    // Another one stays in flight.
+    let other = blk.submit(rig.read(1)).unwrap();
     assert!(rig.device.take(0).is_some());
-    blk.submit(rig.read(2)).unwrap();
+    let token = blk.submit(rig.read(2)).unwrap();
     rig.device.change(|options| options.lie = Some(lie));
     let chain = rig.device.take(0).unwrap();
     let written = rig.disk.borrow_mut().serve(&chain);
     rig.device.finish(0, &chain, written);
+    let mut pending = Vec::from([other.index(), token.index()]);
     let error = loop {
         match blk.poll() {
-            Ok(done) => assert!(done.is_some()),
+            Ok(done) => {
+                let finished = done.unwrap().token.index();
+                pending.retain(|&token| token != finished);
+            }
             Err(error) => break error,
         }
     };
     assert_eq!(error, expected);
     assert_eq!(rig.device.status(), DeviceStatus::FAILED);
+    assert_eq!(aborted(&mut blk), pending);
     let broken = DeviceError::Queue(QueueError::Broken);
-    assert_eq!(blk.poll().unwrap_err(), broken);
     let (error, request) = blk.submit(rig.read(0)).unwrap_err();
     assert_eq!(error, broken, "not full: waiting for room would never end");
     drop(request);
     // Those have no device any more; the envelopes go with the driver.
-    assert_eq!(dma.live(), 2, "notes, envelopes");
+    assert_eq!(dma.live(), NOTES + 1, "notes, envelopes");
     drop(blk);
     assert_eq!(dma.live(), 0);
 }
+
+/// A driver's own notes: its list of queues, and for the one queue those on
+/// descriptors and on who owns what.
+const NOTES: usize = 3;
 
 #[test]
 fn a_device_that_lies_is_given_up() {
@@ -258,7 +287,7 @@ fn a_device_that_does_not_answer_is_given_up() {
         Err(DeviceError::Timeout)
     );
     assert_eq!(rig.device.status(), DeviceStatus::FAILED);
-    assert_eq!(dma.live(), 2, "notes, envelopes");
+    assert_eq!(dma.live(), NOTES + 2, "notes, envelopes, and the buffer");
     let broken = Err(DeviceError::Queue(QueueError::Broken));
     assert_eq!(blk.read(0, &mut [0; SECTOR], &mut rig.wait()), broken);
     drop(blk);
@@ -274,7 +303,7 @@ fn memory_in_flight_is_freed_after_the_reset_and_not_before() {
     for sector in 0..8 {
         blk.submit(rig.read(sector)).unwrap();
     }
-    blk.queue().kick();
+    blk.queue(0).kick();
     for _ in 0..3 {
         assert!(rig.device.take(0).is_some());
     }
@@ -291,7 +320,7 @@ fn memory_of_a_device_that_does_not_reset_is_never_freed() {
         let rig = Rig::new(&dma, MODERN | RING, |_| ());
         let mut blk = rig.start().unwrap();
         blk.submit(rig.read(1)).unwrap();
-        blk.queue().kick();
+        blk.queue(0).kick();
         let chain = rig.device.take(0).unwrap();
         rig.device.change(|options| options.reset_reads = u32::MAX);
         if fails_first {
@@ -322,8 +351,39 @@ fn a_device_that_was_given_up_is_not_used_though_it_does_not_reset() {
     let (error, request) = blk.submit(rig.read(0)).unwrap_err();
     assert_eq!(error, broken);
     drop(request);
-    assert!(!blk.queue().kick(), "no doorbell either");
+    assert!(!blk.queue(0).kick(), "no doorbell either");
     assert_eq!(blk.poll().unwrap_err(), broken);
     let error = blk.read(0, &mut [0; SECTOR], &mut Polls(3)).unwrap_err();
     assert_eq!(error, broken, "not busy: waiting for it would never end");
+}
+
+#[test]
+fn a_device_that_is_gone_says_so_and_gives_back_what_it_had() {
+    let dma = FakeDma::default();
+    let rig = Rig::new(&dma, MODERN | RING, |_| ());
+    let mut blk = rig.start().unwrap();
+    let token = blk.submit(rig.read(1)).unwrap();
+    blk.queue(0).kick();
+    assert_eq!(blk.health(), Ok(()));
+    rig.device.change(|options| options.gone = true);
+    assert_eq!(blk.health(), Err(DeviceError::Gone));
+    // Nobody says yet that it accesses nothing any more.
+    assert!(!blk.close());
+    assert_eq!(blk.poll().unwrap_err(), QueueError::Broken.into());
+    rig.device.unplug();
+    // SAFETY: a fake that was unplugged accesses nothing.
+    unsafe { blk.unplugged() };
+    assert_eq!(aborted(&mut blk), [token.index()]);
+    drop(blk);
+    assert_eq!(dma.live(), 0);
+}
+
+#[test]
+fn a_wait_for_a_device_that_is_gone_says_so() {
+    let dma = FakeDma::default();
+    let rig = Rig::new(&dma, MODERN, |_| ());
+    let mut blk = rig.start().unwrap();
+    rig.device.change(|options| options.gone = true);
+    let error = blk.read(0, &mut [0; SECTOR], &mut Polls(3)).unwrap_err();
+    assert_eq!(error, DeviceError::Gone);
 }
