@@ -149,6 +149,22 @@ pub fn standard<C: ConfigSpace + ?Sized>(config: &C, address: PciAddress) -> Cap
     Capabilities::new(config, address, List::Standard, u16::from(next))
 }
 
+/// The first capability of the standard list with this ID; `None` if there is
+/// none.
+///
+/// # Errors
+///
+/// [`CapabilityError`] if the list breaks off before one is found.
+pub fn find(
+    config: &(impl ConfigSpace + ?Sized),
+    address: PciAddress,
+    id: u16,
+) -> Result<Option<Capability>, CapabilityError> {
+    standard(config, address)
+        .find(|entry| entry.map_or(true, |capability| capability.id == id))
+        .transpose()
+}
+
 /// The extended list (PCI Express 7.6) from offset 0x100; empty where the
 /// mechanism does not reach it.
 ///

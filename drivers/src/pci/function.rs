@@ -111,9 +111,7 @@ pub enum PortType {
 
 impl PortType {
     pub(crate) fn read(config: &(impl ConfigSpace + ?Sized), address: PciAddress) -> Option<Self> {
-        let express = capabilities::standard(config, address)
-            .map_while(Result::ok)
-            .find(|capability| capability.id == PCI_EXPRESS)?;
+        let express = capabilities::find(config, address, PCI_EXPRESS).ok()??;
         Some(match express.read16(config, address, 2)? >> 4 & 0xf {
             0 => Self::Endpoint,
             1 => Self::LegacyEndpoint,

@@ -7,6 +7,7 @@
 //! - [`resources`]: bus numbers ([`number_buses`]), then windows and BARs
 //!   ([`assign`]).
 //! - [`capabilities`]: both capability lists, bounded.
+//! - [`msix`]: a function's message-signalled interrupts.
 
 pub mod bars;
 pub mod bridge;
@@ -18,6 +19,7 @@ pub mod enumerate;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod fake;
 pub mod function;
+pub mod msix;
 pub mod range;
 mod registers;
 pub mod resources;
@@ -32,6 +34,7 @@ pub use config::ConfigSpace;
 pub use ecam::{Ecam, EcamError, EcamWindow};
 pub use enumerate::{StorageTooSmall, Topology, count};
 pub use function::{Function, Header, PortType};
+pub use msix::{Message, MsiX, MsiXError};
 pub use pci_types::{CommandRegister, ConfigRegionAccess, PciAddress};
 pub use range::{AddressRange, Bytes};
 pub use resources::{Apertures, Assignment, BusNumbers, assign, number_buses};

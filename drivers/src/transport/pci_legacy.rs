@@ -9,8 +9,7 @@ use super::{
     RingLayout, Transport, TransportError,
 };
 use crate::dma::PAGE_SIZE;
-use crate::pci::capabilities::{self, MSI_X};
-use crate::pci::{ConfigSpace, Function};
+use crate::pci::{ConfigSpace, Function, msix};
 use crate::port::{IoRegion, IoSpace};
 use crate::virtio::{Features, Wait};
 
@@ -41,11 +40,6 @@ mod register {
     /// Where it starts while MSI-X is enabled: two vectors come first.
     pub(super) const CONFIG_MSIX: u16 = 24;
 }
-
-/// Offset of message control in the MSI-X capability, and its bit MSI-X Enable
-/// (PCI 3.0, 6.8.2.3).
-const MSIX_CONTROL: u16 = 2;
-const MSIX_ENABLE: u16 = 1 << 15;
 
 /// A device driven through its legacy interface.
 #[derive(Debug)]
@@ -86,8 +80,8 @@ impl<S: IoSpace> PciLegacy<S> {
     ///
     /// # Errors
     ///
-    /// [`PciError`] if the device is not transitional, or its BAR 0 is no IO
-    /// BAR, has no address or is too short.
+    /// [`PciError`] if the device is not transitional, its BAR 0 is no IO BAR,
+    /// has no address or is too short, or its capability list is broken.
     ///
     /// # Safety
     ///
@@ -101,14 +95,7 @@ impl<S: IoSpace> PciLegacy<S> {
         let at = registers(function)?;
         // SAFETY: the caller's promise.
         let io = unsafe { super::pci::ports(function, at, "legacy registers", io) }?;
-        let mut msix_enabled = false;
-        for capability in capabilities::standard(config, function.address) {
-            let capability = capability?;
-            if capability.id == MSI_X {
-                let control = capability.read16(config, function.address, MSIX_CONTROL);
-                msix_enabled = control.is_some_and(|control| control & MSIX_ENABLE != 0);
-            }
-        }
+        let msix_enabled = msix::is_enabled(config, function.address)?;
         Ok(Self::new(io, function.subsystem_device, msix_enabled)?)
     }
 
