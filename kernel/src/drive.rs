@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use doorbell::device::blk::{self, Blk, Request};
 use doorbell::device::rng::{self, Rng};
-use doorbell::device::{DeviceError, Setup};
+use doorbell::device::{DeviceError, Driver as _, Setup};
 use doorbell::dma::DmaRegion;
 use doorbell::mmio::MmioRegion;
 use doorbell::port::X86Ports;

@@ -7,8 +7,9 @@ use core::ptr::NonNull;
 use virtio_spec::blk::F;
 use virtio_spec::{le32, le64};
 
-use super::link::{Back, Link, Plan, link_methods};
-use super::{DeviceError, Setup};
+use super::driver::impl_driver;
+use super::link::{Back, Link, Plan};
+use super::{DeviceError, Driver as _, Setup};
 use crate::dma::{Dma, DmaRegion};
 use crate::queue::{Buffer, Token};
 use crate::transport::{self, Transport};
@@ -140,6 +141,8 @@ pub struct Completion<D: Dma> {
     pub result: Result<(), DeviceError>,
 }
 
+impl_driver!(Blk);
+
 impl<T: Transport, D: Dma + Clone> fmt::Debug for Blk<T, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Blk")
@@ -188,8 +191,6 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     pub fn info(&self) -> Info {
         self.info
     }
-
-    link_methods!(D, T);
 
     /// Makes a request available. The doorbell is for the caller to ring, once
     /// for a batch: `queue(0).kick()`.

@@ -271,6 +271,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     /// Takes queue `n` back from the device (2.6.1). The requests that the device
     /// had then come back by [`pop`](Self::pop).
     pub(super) fn reset_queue(&mut self, n: usize, wait: &mut dyn Wait) -> Result<(), DeviceError> {
+        self.check_queue(n)?;
         if !self.has(Features::RING_RESET) {
             return Err(DeviceError::Unsupported);
         }
@@ -289,6 +290,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     /// Gives queue `n` to the device again after [`reset_queue`](Self::reset_queue),
     /// once all its requests were taken back.
     pub(super) fn restart_queue(&mut self, n: usize) -> Result<(), DeviceError> {
+        self.check_queue(n)?;
         let channel = &mut self.channels[n];
         if self.state != State::Live {
             return Err(QueueError::Broken.into());
@@ -388,107 +390,6 @@ impl<R, D: Dma> Drop for Channel<R, D> {
         }
     }
 }
-
-/// What all drivers offer of their [`Link`], which is their field `link`: written
-/// once, for each driver's `impl`.
-macro_rules! link_methods {
-    ($dma:ident, $transport:ident) => {
-        /// The negotiated features.
-        pub fn features(&self) -> Features {
-            self.link.features()
-        }
-
-        /// The transport, for reports.
-        pub fn transport(&self) -> &$transport {
-            self.link.transport()
-        }
-
-        /// How many queues the driver has, numbered from 0.
-        pub fn queues(&self) -> usize {
-            self.link.queues()
-        }
-
-        /// Queue `n`, to ring and to time its doorbell.
-        ///
-        /// # Panics
-        ///
-        /// If there is no such queue: there are [`queues`](Self::queues).
-        pub fn queue(
-            &mut self,
-            n: usize,
-        ) -> $crate::queue::QueueMut<'_, $crate::queue::SplitRing<$dma>> {
-            self.link.queue(n)
-        }
-
-        /// Asks for interrupts of all queues, or asks to be spared them, as they
-        /// are when the driver starts. Whoever asks looks once more afterwards
-        /// for what was finished before (2.7.7.1).
-        pub fn set_interrupts(&mut self, wanted: bool) {
-            self.link.set_interrupts(wanted);
-        }
-
-        /// Whether the device still answers and wants no reset: a look at its
-        /// status.
-        ///
-        /// # Errors
-        ///
-        /// [`DeviceError::Gone`] or [`DeviceError::NeedsReset`] (2.1.2).
-        pub fn health(&self) -> Result<(), DeviceError> {
-            self.link.health()
-        }
-
-        /// Takes queue `n` back from the device, with `VIRTIO_F_RING_RESET`
-        /// negotiated (2.6.1). What was in flight there comes back as aborted;
-        /// after that [`restart_queue`](Self::restart_queue) gives the device the
-        /// queue again.
-        ///
-        /// # Errors
-        ///
-        /// [`DeviceError::Unsupported`] without the feature,
-        /// [`DeviceError::NoQueue`], or, where the device does not follow,
-        /// [`DeviceError::Transport`]: it is given up then.
-        pub fn reset_queue(
-            &mut self,
-            n: usize,
-            wait: &mut dyn $crate::virtio::Wait,
-        ) -> Result<(), DeviceError> {
-            self.link.check_queue(n)?;
-            self.link.reset_queue(n, wait)
-        }
-
-        /// Gives queue `n` to the device again, empty.
-        ///
-        /// # Errors
-        ///
-        /// [`DeviceError::Busy`] if it was not reset, or while not all that was in
-        /// flight was taken back; [`DeviceError::NoQueue`]; and what makes the
-        /// device be given up.
-        pub fn restart_queue(&mut self, n: usize) -> Result<(), DeviceError> {
-            self.link.check_queue(n)?;
-            self.link.restart_queue(n)
-        }
-
-        /// Resets the device for good, and says whether it did reset. Then what
-        /// was in flight comes back as aborted.
-        pub fn close(&mut self) -> bool {
-            self.link.close()
-        }
-
-        /// Notes that the device was unplugged, so that it can be told no more to
-        /// let go of its memory. What was in flight comes back as aborted.
-        ///
-        /// # Safety
-        ///
-        /// The device accesses no memory any more, as the slot or bus says that it
-        /// was in.
-        pub unsafe fn unplugged(&mut self) {
-            // SAFETY: the caller's promise.
-            unsafe { self.link.unplugged() };
-        }
-    };
-}
-
-pub(super) use link_methods;
 
 #[cfg(test)]
 mod tests;

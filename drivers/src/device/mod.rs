@@ -15,11 +15,13 @@ use crate::transport::{Transport, TransportError};
 use crate::virtio::InitError;
 
 pub mod blk;
+mod driver;
 mod link;
 pub mod rng;
 mod setup;
 
 pub use blk::Blk;
+pub use driver::Driver;
 pub use rng::Rng;
 pub use setup::{Setup, Vectors};
 

@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use super::link::{Back, Link, Plan, link_methods};
+use super::driver::impl_driver;
+use super::link::{Back, Link, Plan};
 use super::{DeviceError, Setup};
 use crate::dma::{Dma, DmaRegion};
 use crate::queue::{Buffer, Token};
@@ -33,6 +34,8 @@ pub struct Filled<D: Dma> {
     pub result: Result<usize, DeviceError>,
 }
 
+impl_driver!(Rng);
+
 impl<T: Transport, D: Dma + Clone> fmt::Debug for Rng<T, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rng").finish_non_exhaustive()
@@ -62,8 +65,6 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
         let (link, ()) = Link::open(init, 1, plan, setup, dma.clone(), |_, _| Ok(()))?;
         Ok(Self { link, dma })
     }
-
-    link_methods!(D, T);
 
     /// Asks for `buffer` to be filled. The doorbell is for the caller to ring,
     /// once for a batch: `queue(0).kick()`.

@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use doorbell::device::blk::{Blk, ID_LEN, Request, SECTOR};
-use doorbell::device::{DeviceError, Setup};
+use doorbell::device::{DeviceError, Driver as _, Setup};
 use doorbell::dma::DmaRegion;
 use doorbell::transport::Transport;
 use doorbell::transport::pci_modern::NotifyChoice;

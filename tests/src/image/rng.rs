@@ -1,7 +1,7 @@
 //! Entropy devices, over one path at a time.
 
-use doorbell::device::Setup;
 use doorbell::device::rng::Rng;
+use doorbell::device::{Driver as _, Setup};
 use doorbell::dma::DmaRegion;
 use doorbell::transport::Transport;
 use doorbell::virtio::Wait;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::device::Driver as _;
 use crate::dma::fake::FakeDma;
 use crate::queue::QueueError;
 use crate::transport::fake::{Chain, FakeDevice, FakeTransport, Lie, Options, stepping};

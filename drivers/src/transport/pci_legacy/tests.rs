@@ -2,7 +2,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::device::blk::disk::{Disk, FLUSH};
-use crate::device::{Blk, DeviceError, Setup};
+use crate::device::{Blk, DeviceError, Driver as _, Setup};
 use crate::dma::DmaRegion;
 use crate::dma::fake::FakeDma;
 use crate::pci::fake::{FakeFunction, FakePci};

@@ -7,7 +7,7 @@ use pci_types::{ConfigRegionAccess, PciAddress};
 
 use super::*;
 use crate::device::blk::disk::{Disk, FLUSH};
-use crate::device::{Blk, Setup};
+use crate::device::{Blk, Driver as _, Setup};
 use crate::dma::fake::FakeDma;
 use crate::mmio::MapError;
 use crate::pci::fake::{FakeFunction, FakePci};
