@@ -178,6 +178,9 @@ pub struct DeviceRecord {
     pub place: Place,
     pub transport: String,
     pub notify: String,
+    /// How the kernel heard from it: `polling`, `line`, `msix-shared` or
+    /// `msix-per-queue`.
+    pub interrupts: &'static str,
     pub features: Vec<String>,
     pub queues: Vec<QueueRecord>,
     /// What the device says of itself, in words.

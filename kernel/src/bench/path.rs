@@ -13,7 +13,7 @@ use super::harness::{PROBE_OPERATIONS, time};
 use super::{Case, Series, Timer};
 use crate::arch::tsc;
 use crate::clock::{Clock, Deadline};
-use crate::drive::{self, Driven, Unit, Way};
+use crate::drive::{self, Driven, Mode, Unit, Way};
 use crate::machine::Machine;
 
 /// A path to a device, and its three series.
@@ -41,9 +41,9 @@ impl<'m> Path<'m> {
         way: Way,
         timer: &mut Timer,
     ) -> Result<Self, String> {
-        let mut transport = drive::open(machine, &unit, way)?;
-        let (interface, path) = (transport.interface(), transport.notify_path());
-        let batch = drive::with_device(&machine.clock, &mut *transport, |driven| {
+        let mut opened = drive::open(machine, &unit, way, Mode::Polling)?;
+        let (interface, path) = opened.path();
+        let batch = drive::with_device(&mut opened, |driven, _| {
             let batch = each(driven.queue().notifier(), |notifier| notifier.batch(timer));
             confirm(driven, &machine.clock)?;
             Ok(batch)
@@ -87,10 +87,10 @@ impl Case for Path<'_> {
 
     fn round(&mut self, _: &mut Timer, count: u32) -> Result<(), String> {
         let clock = self.machine.clock;
-        let mut transport = drive::open(self.machine, &self.unit, self.way)?;
+        let mut opened = drive::open(self.machine, &self.unit, self.way, Mode::Polling)?;
         let (idle, request, round_trip) = (&mut self.idle, &mut self.request, &mut self.round_trip);
         let others = &mut self.others;
-        drive::with_device(&clock, &mut *transport, |driven| {
+        drive::with_device(&mut opened, |driven, _| {
             each(driven.queue().notifier(), |notifier| {
                 notifier.idle(idle, count);
                 // Nothing tells of an idle doorbell. That the device then serves

@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::ToString;
 
 use super::{Command, fail};
-use crate::drive::{self, Unit, Way};
+use crate::drive::{self, Mode, Unit, Way};
 use crate::machine::Machine;
 use crate::println;
 use crate::record::Record;
@@ -72,20 +72,15 @@ pub fn name(way: Way) -> &'static str {
 }
 
 fn try_way(machine: &Machine, unit: &Unit, way: Way) -> bool {
-    let result = drive::open(machine, unit, way).and_then(|mut transport| {
-        let path = (transport.interface(), transport.notify_path());
-        drive::with_device(&machine.clock, &mut *transport, |driven| {
+    let mode = Mode::Polling;
+    let result = drive::open(machine, unit, way, mode).and_then(|mut opened| {
+        let path = opened.path();
+        drive::with_device(&mut opened, |driven, listener| {
             let about = driven
-                .exercise(&machine.clock)
+                .exercise(listener)
                 .map_err(|error| error.to_string())?;
-            let features = driven.features();
-            Ok(drive::device_record(
-                unit,
-                path,
-                features,
-                driven.queue(),
-                about,
-            ))
+            let driver = driven.driver();
+            Ok(drive::device_record(unit, path, mode, driver, about))
         })
     });
     match result {

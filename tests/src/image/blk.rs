@@ -5,13 +5,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use doorbell::device::blk::{Blk, ID_LEN, Request, SECTOR};
-use doorbell::device::{DeviceError, Driver as _, Setup};
+use doorbell::device::{DeviceError, Driver as _};
 use doorbell::dma::DmaRegion;
 use doorbell::transport::Transport;
 use doorbell::transport::pci_modern::NotifyChoice;
 use doorbell::virtio::Wait;
-use doorbell_kernel::clock::Clock;
-use doorbell_kernel::drive::Way;
+use doorbell_kernel::drive::{Listener, Way};
 use doorbell_kernel::platform::dma::KernelDma;
 use doorbell_tests::{Outcome, Runner, Stop, Text, ensure};
 
@@ -82,61 +81,56 @@ fn way_number(way: Way) -> u64 {
 }
 
 pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &mut dyn Transport) {
-    let clock = &session.clock;
+    let listener = session.listener;
     let number = way_number(session.way) * SETS.len() as u64 + session.set as u64;
     let area = Area {
         first: 1024 + number * AREA,
         seed: GUEST_SEED.wrapping_mul(2 * number + 1),
     };
-    let started = session.start(runner, || {
-        let wait = &mut clock.patience();
-        let setup = Setup::new(QUEUE_SIZE, session.features);
-        let blk = Blk::new(transport, &setup, KernelDma, wait)?;
-        let accepted = blk.features();
-        Ok((blk, accepted))
-    });
+    let setup = session.setup(QUEUE_SIZE);
+    let started = session.start(runner, |wait| Blk::new(transport, &setup, KernelDma, wait));
     let Some(mut blk) = started else { return };
     session.run(runner, "reads what the host wrote", || {
-        reads(&mut blk, clock)
+        reads(&mut blk, listener)
     });
     session.run(runner, "writes and reads back", || {
-        let outcome = writes(&mut blk, &area, clock);
+        let outcome = writes(&mut blk, &area, listener);
         let witness = session.witness;
         witness.wrote(session.unit, area.first, AREA, area.seed);
         outcome
     });
-    session.run(runner, "tells its ID", || identifies(&mut blk, clock));
+    session.run(runner, "tells its ID", || identifies(&mut blk, listener));
     session.run(runner, "many requests in flight", || {
-        in_flight(&mut blk, &area, clock)
+        in_flight(&mut blk, &area, listener)
     });
     session.run(runner, "refuses what goes past its end", || {
-        refuses(&mut blk, clock)
+        refuses(&mut blk, listener)
     });
-    session.show(blk.features(), blk.queue(0));
+    session.show(&mut blk);
 }
 
-fn reads(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {
+fn reads(blk: &mut Driver<'_>, listener: &Listener) -> Outcome {
     let capacity = blk.info().capacity;
     for (sector, count) in [(0, 1), (1, 8), (capacity - 200, 200)] {
         let mut data = vec![0; count * SECTOR];
-        blk.read(sector, &mut data, &mut clock.patience())?;
+        blk.read(sector, &mut data, &mut listener.patience())?;
         check(sector, HOST_SEED, &data)?;
     }
     Ok(())
 }
 
-fn writes(blk: &mut Driver<'_>, area: &Area, clock: &Clock) -> Outcome {
+fn writes(blk: &mut Driver<'_>, area: &Area, listener: &Listener) -> Outcome {
     let mut data = vec![0; AREA as usize * SECTOR];
     fill(area.first, area.seed, &mut data);
-    blk.write(area.first, &data, &mut clock.patience())?;
-    blk.flush(&mut clock.patience())?;
+    blk.write(area.first, &data, &mut listener.patience())?;
+    blk.flush(&mut listener.patience())?;
     data.fill(0);
-    blk.read(area.first, &mut data, &mut clock.patience())?;
+    blk.read(area.first, &mut data, &mut listener.patience())?;
     check(area.first, area.seed, &data)
 }
 
-fn identifies(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {
-    let id: [u8; ID_LEN] = blk.device_id(&mut clock.patience())?;
+fn identifies(blk: &mut Driver<'_>, listener: &Listener) -> Outcome {
+    let id: [u8; ID_LEN] = blk.device_id(&mut listener.patience())?;
     let id = id.split(|&byte| byte == 0).next().unwrap_or_default();
     ensure!(
         id.starts_with(b"doorbell-disk"),
@@ -147,7 +141,7 @@ fn identifies(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {
 }
 
 /// Many reads at once, of places all over the disk, with one doorbell.
-fn in_flight(blk: &mut Driver<'_>, area: &Area, clock: &Clock) -> Outcome {
+fn in_flight(blk: &mut Driver<'_>, area: &Area, listener: &Listener) -> Outcome {
     for round in 0..4 {
         let mut expected = Vec::new();
         for number in 0..DEPTH as u64 {
@@ -164,7 +158,7 @@ fn in_flight(blk: &mut Driver<'_>, area: &Area, clock: &Clock) -> Outcome {
             expected.push((token, sector, seed));
         }
         blk.queue(0).kick();
-        let mut patience = clock.patience();
+        let mut patience = listener.patience();
         while !expected.is_empty() {
             let Some(done) = blk.poll()? else {
                 ensure!(
@@ -190,22 +184,22 @@ fn in_flight(blk: &mut Driver<'_>, area: &Area, clock: &Clock) -> Outcome {
     Ok(())
 }
 
-fn refuses(blk: &mut Driver<'_>, clock: &Clock) -> Outcome {
+fn refuses(blk: &mut Driver<'_>, listener: &Listener) -> Outcome {
     let capacity = blk.info().capacity;
     let mut data = vec![0; 2 * SECTOR];
-    let error = blk.read(capacity - 1, &mut data, &mut clock.patience());
+    let error = blk.read(capacity - 1, &mut data, &mut listener.patience());
     let expected = DeviceError::OutOfRange {
         sector: capacity - 1,
         count: 2,
         capacity,
     };
     ensure!(error == Err(expected), "it says {error:?}");
-    let error = blk.read(0, &mut data[1..], &mut clock.patience());
+    let error = blk.read(0, &mut data[1..], &mut listener.patience());
     ensure!(
         matches!(error, Err(DeviceError::BufferLength { .. })),
         "it says {error:?}"
     );
     // And goes on.
-    blk.read(0, &mut data, &mut clock.patience())?;
+    blk.read(0, &mut data, &mut listener.patience())?;
     check(0, HOST_SEED, &data)
 }

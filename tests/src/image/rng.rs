@@ -1,11 +1,11 @@
 //! Entropy devices, over one path at a time.
 
+use doorbell::device::Driver as _;
 use doorbell::device::rng::Rng;
-use doorbell::device::{Driver as _, Setup};
 use doorbell::dma::DmaRegion;
 use doorbell::transport::Transport;
 use doorbell::virtio::Wait;
-use doorbell_kernel::clock::Clock;
+use doorbell_kernel::drive::Listener;
 use doorbell_kernel::platform::dma::KernelDma;
 use doorbell_tests::{Outcome, Runner, ensure};
 
@@ -18,26 +18,21 @@ const QUEUE_SIZE: u16 = 4;
 type Driver<'t> = Rng<&'t mut dyn Transport, KernelDma>;
 
 pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &mut dyn Transport) {
-    let clock = &session.clock;
-    let started = session.start(runner, || {
-        let wait = &mut clock.patience();
-        let setup = Setup::new(QUEUE_SIZE, session.features);
-        let rng = Rng::new(transport, &setup, KernelDma, wait)?;
-        let accepted = rng.features();
-        Ok((rng, accepted))
-    });
+    let listener = session.listener;
+    let setup = session.setup(QUEUE_SIZE);
+    let started = session.start(runner, |wait| Rng::new(transport, &setup, KernelDma, wait));
     let Some(mut rng) = started else { return };
-    session.run(runner, "is random", || random(&mut rng, clock));
-    session.run(runner, "a full queue", || full(&mut rng, clock));
-    session.show(rng.features(), rng.queue(0));
+    session.run(runner, "is random", || random(&mut rng, listener));
+    session.run(runner, "a full queue", || full(&mut rng, listener));
+    session.show(&mut rng);
 }
 
 /// 2 KiB of random bytes: all values about equally often, and never the same
 /// twice.
-fn random(rng: &mut Driver<'_>, clock: &Clock) -> Outcome {
+fn random(rng: &mut Driver<'_>, listener: &Listener) -> Outcome {
     let mut bytes = [[0; 1024]; 2];
     for half in &mut bytes {
-        rng.read(half, &mut clock.patience())?;
+        rng.read(half, &mut listener.patience())?;
     }
     ensure!(bytes[0] != bytes[1], "the same 1024 bytes came twice");
     let ones: u32 = bytes
@@ -55,7 +50,7 @@ fn random(rng: &mut Driver<'_>, clock: &Clock) -> Outcome {
 
 /// As many requests as there is room for; then one more is refused, and comes
 /// back with its buffer.
-fn full(rng: &mut Driver<'_>, clock: &Clock) -> Outcome {
+fn full(rng: &mut Driver<'_>, listener: &Listener) -> Outcome {
     for _ in 0..8 {
         let size = rng.queue(0).size();
         for _ in 0..size {
@@ -70,7 +65,7 @@ fn full(rng: &mut Driver<'_>, clock: &Clock) -> Outcome {
             "request {size} of {size} was not refused"
         );
         rng.queue(0).kick();
-        let mut patience = clock.patience();
+        let mut patience = listener.patience();
         let mut done = 0;
         while done < size {
             match rng.poll()? {

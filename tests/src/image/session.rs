@@ -4,12 +4,11 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use doorbell::queue::{QueueMut, SplitRing};
+use doorbell::device::{DeviceError, Driver, Setup};
 use doorbell::transport::{Interface, NotifyPath, Transport};
-use doorbell::virtio::Features;
-use doorbell_kernel::clock::Clock;
+use doorbell::virtio::{Features, Wait};
 use doorbell_kernel::commands::way_name;
-use doorbell_kernel::drive::{self, FEATURES, Unit, Way};
+use doorbell_kernel::drive::{self, FEATURES, Listener, Unit, Way};
 use doorbell_kernel::machine::Machine;
 use doorbell_kernel::platform::dma::KernelDma;
 use doorbell_tests::{Outcome, Runner, Stop, Text, ensure};
@@ -25,12 +24,12 @@ pub(crate) const SETS: [(&str, Features); 3] = [
 
 /// What a device's tests need to know.
 pub(crate) struct Session<'a> {
-    /// The machine's clock.
-    pub(crate) clock: Clock,
     /// The device.
     pub(crate) unit: &'a Unit,
     /// The way that it is driven.
     pub(crate) way: Way,
+    /// How it is heard.
+    pub(crate) listener: &'a Listener,
     /// The generic features to ask for.
     pub(crate) features: Features,
     /// Their index in [`SETS`].
@@ -47,59 +46,82 @@ pub(crate) fn path_name(way: Way) -> String {
     way_name(way).replace(", ", "-")
 }
 
-/// Runs `test` on a device over one path with each set of features, if the path
-/// can be used.
+/// How a device is tested: over its registers, which are given.
+pub(crate) type Test = fn(&mut Runner<'_>, &Session<'_>, &mut dyn Transport);
+
+/// Runs `test` on a device over one path in each mode, and with each set of
+/// features, if the path and the mode can be used.
 pub(crate) fn each(
     runner: &mut Runner<'_>,
     machine: &Machine,
     unit: &Unit,
     (way, usable): (Way, Result<(), String>),
     witness: &Witness,
-    test: fn(&mut Runner<'_>, &Session<'_>, &mut dyn Transport),
+    test: Test,
 ) {
-    for (set, (name, features)) in SETS.into_iter().enumerate() {
-        let kind = unit.name();
-        let kind = kind.trim_start_matches("virtio-");
-        let place = format!("{kind}/{}/{}/{name}", unit.at(), path_name(way));
-        if let Err(reason) = &usable {
-            runner.run(&place, || {
-                Err(Stop::Skipped(Text::new(format_args!("{reason}"))))
-            });
+    let kind = unit.name();
+    let kind = kind.trim_start_matches("virtio-");
+    let path = format!("{kind}/{}/{}", unit.at(), path_name(way));
+    if let Err(reason) = usable {
+        runner.run(&path, || skip(&reason));
+        return;
+    }
+    for (mode, usable) in drive::modes(machine, unit, way) {
+        let path = format!("{path}/{}", mode.name());
+        if let Err(reason) = usable {
+            runner.run(&path, || skip(&reason));
             continue;
         }
-        let mut transport = match drive::open(machine, unit, way) {
-            Ok(transport) => transport,
-            Err(error) => {
-                runner.run(&place, || Err(Stop::failed(error)));
-                continue;
-            }
-        };
-        let session = Session {
-            clock: machine.clock,
-            unit,
-            way,
-            features,
-            set,
-            place,
-            witness,
-            path: (transport.interface(), transport.notify_path()),
-        };
-        test(runner, &session, &mut *transport);
+        for (set, (name, features)) in SETS.into_iter().enumerate() {
+            let place = format!("{path}/{name}");
+            let mut opened = match drive::open(machine, unit, way, mode) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    runner.run(&place, || Err(Stop::failed(error)));
+                    continue;
+                }
+            };
+            let path = opened.path();
+            let session = Session {
+                unit,
+                way,
+                listener: &opened.listener,
+                features,
+                set,
+                place,
+                witness,
+                path,
+            };
+            test(runner, &session, &mut *opened.transport);
+        }
     }
 }
 
+fn skip(reason: &str) -> Outcome {
+    Err(Stop::Skipped(Text::new(format_args!("{reason}"))))
+}
+
 impl Session<'_> {
+    /// What the driver is set up with, with queues of about `queue_size`.
+    pub(crate) fn setup(&self, queue_size: u16) -> Setup {
+        Setup {
+            vectors: self.listener.vectors(),
+            ..Setup::new(queue_size, self.features)
+        }
+    }
+
     /// Brings the device up by `start`, as the first test.
-    pub(crate) fn start<D>(
+    pub(crate) fn start<D: Driver<KernelDma>>(
         &self,
         runner: &mut Runner<'_>,
-        start: impl FnOnce() -> Result<(D, Features), doorbell::device::DeviceError>,
+        start: impl FnOnce(&mut dyn Wait) -> Result<D, DeviceError>,
     ) -> Option<D> {
         let mut started = None;
         runner.run(format_args!("{}/comes up", self.place), || {
-            let (driver, accepted) = start()?;
-            let (accepted, wanted) = (accepted & FEATURES, self.features);
+            let mut driver = start(&mut self.listener.bring_up())?;
+            let (accepted, wanted) = (driver.features() & FEATURES, self.features);
             ensure!(accepted == wanted, "accepted {accepted}, not {wanted}");
+            driver.set_interrupts(self.listener.interrupts());
             started = Some(driver);
             Ok(())
         });
@@ -112,10 +134,12 @@ impl Session<'_> {
     }
 
     /// Shows the device to the host, as it is after its tests.
-    pub(crate) fn show(&self, features: Features, queue: QueueMut<'_, SplitRing<KernelDma>>) {
-        let doorbells = queue.doorbells();
+    pub(crate) fn show(&self, driver: &mut dyn Driver<KernelDma>) {
+        let doorbells = (0..driver.queues()).map(|n| driver.queue(n).doorbells());
+        let doorbells = doorbells.sum();
         let about = "after its tests".to_string();
-        let record = drive::device_record(self.unit, self.path, features, queue, about);
+        let mode = self.listener.mode();
+        let record = drive::device_record(self.unit, self.path, mode, driver, about);
         self.witness.device(&self.place, record);
         self.witness.rang(self.unit, doorbells);
     }

@@ -198,7 +198,13 @@ pub(crate) fn command_line(
         // Every machine's own.
         Firmware::Seabios => {}
     }
-    add(&["-accel", options.accelerator.name(), "-cpu", "max"]);
+    let cpu = match options.accelerator {
+        Accelerator::Tcg => "max",
+        // Some KVMs announce the register and refuse to set it, and QEMU dies of
+        // that. It tells of mitigations, which the guest has no use for.
+        Accelerator::Kvm => "max,arch-capabilities=off",
+    };
+    add(&["-accel", options.accelerator.name(), "-cpu", cpu]);
     // One vCPU, and room for a second: with only one possible vCPU, QEMU before
     // 8.1 drops the guest's memory barriers under TCG, and doorbells get lost.
     add(&["-smp", "1,maxcpus=2"]);
@@ -287,6 +293,19 @@ pub(crate) mod tests {
             assert!(line.contains(part), "no `{part}` in {line}");
         }
         assert!(!line.contains("-trace") && !line.contains("-qmp"));
+    }
+
+    #[test]
+    fn kvm_gets_a_cpu_that_every_kvm_can_set_up() {
+        let options = Options {
+            accelerator: Accelerator::Kvm,
+            ..options(Machine::Q35)
+        };
+        let line = line(&options, "", false);
+        assert!(
+            line.contains("-accel kvm -cpu max,arch-capabilities=off"),
+            "{line}"
+        );
     }
 
     #[test]
