@@ -34,6 +34,15 @@ pub unsafe trait ConfigSpace: ConfigRegionAccess {
     /// uses configuration space at the moment the notifier rings.
     unsafe fn notifier(&self, address: PciAddress, offset: u16, value: u32) -> Option<Notifier>;
 
+    /// Writes the 16-bit field at the even `offset`, and nothing beside it: the
+    /// other half of its dword may hold bits that a write of what was read would
+    /// clear, or be a register where any write is a command.
+    ///
+    /// # Safety
+    ///
+    /// The function is the caller's, and so is what the write makes it do.
+    unsafe fn write16(&self, address: PciAddress, offset: u16, value: u16);
+
     /// The dword that holds `offset`.
     fn read32(&self, address: PciAddress, offset: u16) -> u32 {
         // SAFETY: the implementer's promise is that any read is harmless.
@@ -50,28 +59,7 @@ pub unsafe trait ConfigSpace: ConfigRegionAccess {
         (self.read32(address, offset) >> ((offset & 3) * 8)) as u8
     }
 
-    /// Writes the 16-bit field at the even `offset`, by reading and writing its
-    /// dword. The other half is written back as it was read, which clears bits
-    /// there that are cleared by writing ones; beside the command register,
-    /// where that would lose the status register, zeros are written instead.
-    ///
-    /// # Safety
-    ///
-    /// The function is the caller's, and so is what the write makes it do.
-    unsafe fn write16(&self, address: PciAddress, offset: u16, value: u16) {
-        let old = if offset & !3 == registers::COMMAND {
-            0
-        } else {
-            self.read32(address, offset)
-        };
-        let shift = (offset & 2) * 8;
-        let new = old & !(0xffff << shift) | u32::from(value) << shift;
-        // SAFETY: the caller's promise.
-        unsafe { self.write(address, offset & !3, new) }
-    }
-
-    /// Writes the byte at `offset`, by reading and writing its dword; see
-    /// [`write16`](Self::write16).
+    /// Writes the byte at `offset`, by reading and writing its 16-bit field.
     ///
     /// # Safety
     ///
@@ -116,5 +104,10 @@ unsafe impl<C: ConfigSpace + ?Sized> ConfigSpace for &C {
     unsafe fn notifier(&self, address: PciAddress, offset: u16, value: u32) -> Option<Notifier> {
         // SAFETY: the caller's promise.
         unsafe { (**self).notifier(address, offset, value) }
+    }
+
+    unsafe fn write16(&self, address: PciAddress, offset: u16, value: u16) {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).write16(address, offset, value) }
     }
 }

@@ -6,7 +6,7 @@ use core::fmt;
 use pci_types::{ConfigRegionAccess, PciAddress};
 
 use super::config::ConfigSpace;
-use crate::mmio::{MapError, MapMmio, MmioRegion, Registers};
+use crate::mmio::{MapError, MapMmio, MmioRegion, Plain, Registers};
 use crate::transport::Notifier;
 
 /// Bytes of configuration space of one bus: 32 devices of 8 functions of 4 KiB.
@@ -147,7 +147,7 @@ impl<'a> Ecam<'a> {
         Self { windows }
     }
 
-    fn register(&self, address: PciAddress, offset: u16) -> Option<Registers<u32>> {
+    fn register<T: Plain>(&self, address: PciAddress, offset: u16) -> Option<Registers<T>> {
         let bus = address.bus();
         let window = self.windows.iter().find(|window| {
             window.segment == address.segment() && (window.first..=window.last).contains(&bus)
@@ -158,19 +158,19 @@ impl<'a> Ecam<'a> {
         let offset = u64::from(bus - window.first) << 20
             | u64::from(address.device()) << 15
             | u64::from(address.function()) << 12
-            | u64::from(offset & !3);
+            | u64::from(offset);
         window.region.registers(offset)
     }
 }
 
 impl ConfigRegionAccess for Ecam<'_> {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        self.register(address, offset)
+        self.register::<u32>(address, offset & !3)
             .map_or(!0, |register| u32::from_le(register.ptr().read()))
     }
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
-        if let Some(register) = self.register(address, offset) {
+        if let Some(register) = self.register::<u32>(address, offset & !3) {
             register.ptr().write(value.to_le());
         }
     }
@@ -188,10 +188,16 @@ unsafe impl ConfigSpace for Ecam<'_> {
     }
 
     unsafe fn notifier(&self, address: PciAddress, offset: u16, value: u32) -> Option<Notifier> {
-        let register = self.register(address, offset)?;
+        let register = self.register(address, offset & !3)?;
         // SAFETY: the register is inside the mapped window; the caller says that
         // it is its device's doorbell.
         Some(unsafe { Notifier::store32(register.address(), value) })
+    }
+
+    unsafe fn write16(&self, address: PciAddress, offset: u16, value: u16) {
+        if let Some(register) = self.register::<u16>(address, offset & !1) {
+            register.ptr().write(value.to_le());
+        }
     }
 }
 
@@ -222,6 +228,9 @@ mod tests {
         assert_eq!(ecam.read16(address, 0xffe), 0x1234);
         let place = (1 << 20 | 3 << 15 | 2 << 12 | 0xffc) / 4;
         assert_eq!(memory[place], 0x1234_5678);
+        // SAFETY: as above.
+        unsafe { ecam.write16(address, 0xffe, 0x9abc) };
+        assert_eq!(memory[place], 0x9abc_5678);
     }
 
     #[test]

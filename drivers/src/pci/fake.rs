@@ -119,6 +119,13 @@ impl FakeFunction {
         self
     }
 
+    /// Sets which bits of a register are cleared by writing ones.
+    #[must_use]
+    pub fn cleared_by_ones(mut self, offset: u16, mask: u32) -> Self {
+        self.clear_by_one[usize::from(offset / 4)] = mask;
+        self
+    }
+
     /// Sets the class code, 24 bits.
     #[must_use]
     pub fn class(mut self, class: u32) -> Self {
@@ -251,7 +258,8 @@ impl FakeFunction {
         self
     }
 
-    fn write(&mut self, offset: u16, value: u32) {
+    /// Writes the bits of a register that are in `mask`.
+    fn write(&mut self, offset: u16, mask: u32, value: u32) {
         let bridge = self.get(reg::HEADER_TYPE) >> 16 & 0x7f == 1;
         let decodes = self.get(reg::COMMAND);
         let index = usize::from(offset / 4);
@@ -266,8 +274,8 @@ impl FakeFunction {
             decodes & busy == 0,
             "register {offset:#x} written while the function decodes it"
         );
-        let (old, writable) = (self.registers[index], self.writable[index]);
-        let kept = old & !writable & !(value & self.clear_by_one[index]);
+        let (old, writable) = (self.registers[index], self.writable[index] & mask);
+        let kept = old & !writable & !(value & mask & self.clear_by_one[index]);
         self.registers[index] = kept | value & writable;
     }
 
@@ -528,7 +536,7 @@ impl ConfigRegionAccess for FakePci {
             "dword {offset:#x} written"
         );
         self.writes.borrow_mut().push((address, offset, value));
-        self.with_function(address, |function| function.write(offset, value));
+        self.with_function(address, |function| function.write(offset, !0, value));
     }
 }
 
@@ -544,5 +552,19 @@ unsafe impl ConfigSpace for FakePci {
 
     unsafe fn notifier(&self, _: PciAddress, _: u16, _: u32) -> Option<Notifier> {
         None
+    }
+
+    unsafe fn write16(&self, address: PciAddress, offset: u16, value: u16) {
+        assert!(
+            offset.is_multiple_of(2) && offset < 4096,
+            "{offset:#x} written, 16 bits wide"
+        );
+        self.writes
+            .borrow_mut()
+            .push((address, offset, value.into()));
+        let shift = offset % 4 * 8;
+        self.with_function(address, |function| {
+            function.write(offset & !3, 0xffff << shift, u32::from(value) << shift)
+        });
     }
 }

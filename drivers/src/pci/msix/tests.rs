@@ -118,11 +118,7 @@ impl ConfigRegionAccess for Watched<'_> {
     }
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
-        assert_eq!((offset, value as u16), (0x40, 0x0011), "nothing else");
-        let seen = ((value >> 16) as u16, self.memory.masks());
-        self.seen.borrow_mut().push(seen);
-        // SAFETY: the caller's promise.
-        unsafe { self.pci.write(address, offset, value) }
+        panic!("{value:#x} written to offset {offset:#x} of {address}")
     }
 }
 
@@ -138,6 +134,13 @@ unsafe impl ConfigSpace for Watched<'_> {
 
     unsafe fn notifier(&self, _: PciAddress, _: u16, _: u32) -> Option<Notifier> {
         None
+    }
+
+    unsafe fn write16(&self, address: PciAddress, offset: u16, value: u16) {
+        assert_eq!(offset, 0x42, "nothing else");
+        self.seen.borrow_mut().push((value, self.memory.masks()));
+        // SAFETY: the caller's promise.
+        unsafe { self.pci.write16(address, offset, value) }
     }
 }
 

@@ -132,6 +132,11 @@ unsafe impl ConfigSpace for &Bells {
         // SAFETY: the cell outlives the notifier in these tests.
         Some(unsafe { Notifier::store32(NonNull::new(self.cell.get()).unwrap(), value) })
     }
+
+    unsafe fn write16(&self, address: PciAddress, offset: u16, value: u16) {
+        // SAFETY: the caller's promise.
+        unsafe { self.pci.write16(address, offset, value) }
+    }
 }
 
 // SAFETY: no port is accessed.
