@@ -402,6 +402,11 @@ impl FakePci {
         self
     }
 
+    /// Changes bits of a register as the function itself would, without a write.
+    pub fn change(&self, address: PciAddress, offset: u16, mask: u32, value: u32) {
+        self.with_function(address, |function| function.set(offset, mask, value));
+    }
+
     /// The writes since the last call.
     pub fn take_writes(&self) -> Vec<(PciAddress, u16, u32)> {
         self.writes.take()

@@ -8,6 +8,7 @@
 //!   ([`assign`]).
 //! - [`capabilities`]: both capability lists, bounded.
 //! - [`msix`]: a function's message-signalled interrupts.
+//! - [`hotplug`]: a PCI Express port's slot, which devices come and go by.
 
 pub mod bars;
 pub mod bridge;
@@ -19,6 +20,7 @@ pub mod enumerate;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod fake;
 pub mod function;
+pub mod hotplug;
 pub mod msix;
 pub mod range;
 mod registers;
@@ -34,6 +36,7 @@ pub use config::ConfigSpace;
 pub use ecam::{Ecam, EcamError, EcamWindow};
 pub use enumerate::{StorageTooSmall, Topology, count};
 pub use function::{Function, Header, PortType};
+pub use hotplug::{Slot, SlotError, SlotEvents};
 pub use msix::{Message, MsiX, MsiXError};
 pub use pci_types::{CommandRegister, ConfigRegionAccess, PciAddress};
 pub use range::{AddressRange, Bytes};
