@@ -47,9 +47,19 @@ pub struct Deadline {
     cycles: u64,
 }
 
+impl Deadline {
+    /// What is left of the wait, in cycles of the TSC; `None` once it is over.
+    pub fn remaining(&self) -> Option<u64> {
+        let left = self
+            .cycles
+            .checked_sub(tsc::start().wrapping_sub(self.start))?;
+        (left > 0).then_some(left)
+    }
+}
+
 impl Wait for Deadline {
     fn again(&mut self) -> bool {
         core::hint::spin_loop();
-        tsc::start().wrapping_sub(self.start) < self.cycles
+        self.remaining().is_some()
     }
 }

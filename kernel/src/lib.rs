@@ -8,6 +8,7 @@ pub mod bench;
 pub mod clock;
 pub mod commands;
 pub mod drive;
+pub mod interrupt;
 pub mod machine;
 pub mod pci_names;
 pub mod platform;

@@ -15,6 +15,7 @@ use doorbell_boot::BootInfo;
 
 use crate::arch::tsc;
 use crate::clock::Clock;
+use crate::interrupt::Interrupts;
 use crate::platform::acpi::{self, Acpi};
 use crate::platform::apertures;
 use crate::platform::dma::KernelMmio;
@@ -28,6 +29,8 @@ pub struct Machine {
     pub boot: &'static BootInfo,
     /// What the ACPI tables say; empty where there are none.
     pub acpi: Acpi<'static>,
+    /// Interrupts, where the CPU takes them.
+    pub interrupts: Option<Interrupts>,
     /// PCI, where the machine has it.
     pub pci: Option<Pci>,
     /// Where virtio-mmio devices may be.
@@ -58,7 +61,8 @@ impl Machine {
     ///
     /// # Safety
     ///
-    /// Called once, before anything else uses PCI configuration space.
+    /// Called once, before anything else uses PCI configuration space or an
+    /// interrupt controller.
     pub unsafe fn discover(boot: &'static BootInfo) -> Self {
         let mut problems = Vec::new();
         let mut problem = |what: &str, message: String| problems.push((what.to_string(), message));
@@ -70,6 +74,17 @@ impl Machine {
             problem("acpi", error.to_string());
         }
         let clock = Clock::new(tsc::frequency(acpi.pm_timer));
+        // SAFETY: the caller's promise.
+        let interrupts = match unsafe { Interrupts::new(&acpi) } {
+            Ok(interrupts) => Some(interrupts),
+            Err(error) => {
+                problem("interrupts", error.to_string());
+                None
+            }
+        };
+        for error in interrupts.iter().flat_map(|own| &own.problems) {
+            problem("interrupts", error.to_string());
+        }
         // SAFETY: the caller's promise.
         let pci = unsafe { Pci::discover(boot, &acpi, &mut problem) };
         let mmio = virtio_mmio::slots(boot.command_line(), &acpi.aml);
@@ -85,6 +100,7 @@ impl Machine {
             world,
             boot,
             acpi,
+            interrupts,
             pci,
             mmio,
             problems,

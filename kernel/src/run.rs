@@ -65,6 +65,7 @@ fn fail(what: &str, message: impl Display) -> ! {
 
 /// Ends a run after a panic, which may have had the heap or the console locked.
 pub fn panicked(info: &PanicInfo<'_>) -> ! {
+    arch::interrupt::disable();
     serial::take_over();
     println!("\n{info}");
     error_record("panic", info);

@@ -14,6 +14,8 @@ const LEAF_BRAND: u32 = 0x8000_0002;
 const LEAF_ADDRESS_SIZES: u32 = 0x8000_0008;
 /// First of the CPUID leaves that a hypervisor defines.
 const LEAF_HYPERVISOR: u32 = 0x4000_0000;
+/// "There is a local APIC": leaf 1, edx.
+const FEATURE_APIC: u32 = 1 << 9;
 /// "A hypervisor is present": leaf 1, ecx.
 const FEATURE_HYPERVISOR: u32 = 1 << 31;
 
@@ -88,6 +90,11 @@ pub fn hypervisor() -> Option<Text<12>> {
     let mut raw = [0; 12];
     put(&mut raw, [ebx, ecx, edx]);
     Some(Text::new(raw))
+}
+
+/// Whether the CPU has a local APIC, and it is switched on.
+pub fn has_local_apic() -> bool {
+    leaf(cpuid, LEAF_FEATURES).is_some_and(|features| features.edx & FEATURE_APIC != 0)
 }
 
 /// The end of physical memory that the CPU can address, in bytes.

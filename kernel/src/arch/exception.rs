@@ -1,73 +1,46 @@
 //! CPU exceptions: each is reported in full and ends the run. None is
 //! expected, so no handler returns.
-//!
-//! The entry stubs are assembly because the `x86-interrupt` calling
-//! convention is not stable. They store the registers as `Frame` names them.
 
-use core::arch::global_asm;
+use core::arch::naked_asm;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use spin::Once;
-use x86_64::VirtAddr;
 use x86_64::registers::control::Cr2;
-use x86_64::structures::idt::{InterruptDescriptorTable, PageFaultErrorCode};
+use x86_64::structures::idt::PageFaultErrorCode;
 
+use super::backtrace;
 use super::exit::{ExitCode, exit};
-use super::{backtrace, gdt};
+use super::idt::EXCEPTIONS;
 use crate::platform::json::Escaped;
 use crate::platform::serial;
 
-/// Vectors that the architecture keeps for exceptions.
-const EXCEPTIONS: u64 = 32;
-/// Bytes from one stub to the next: more than the longest stub's 9.
-const STUB_SIZE: u64 = 16;
-/// The vectors for which the CPU pushes an error code, a bit each (Intel SDM
-/// volume 3, table 6-1). The stubs of the others push a 0 in its place.
-const WITH_ERROR_CODE: u32 = 0x6022_7d00;
-
-global_asm!(
-    ".balign {stub_size}",
-    "exception_stubs:",
-    ".set vector, 0",
-    ".rept {exceptions}",
-    ".balign {stub_size}",
-    ".if (({with_error_code} >> vector) & 1) == 0",
-    "push 0",
-    ".endif",
-    "push vector",
-    "jmp exception_common",
-    ".set vector, vector + 1",
-    ".endr",
-    "exception_common:",
-    "push rax",
-    "push rbx",
-    "push rcx",
-    "push rdx",
-    "push rsi",
-    "push rdi",
-    "push rbp",
-    "push r8",
-    "push r9",
-    "push r10",
-    "push r11",
-    "push r12",
-    "push r13",
-    "push r14",
-    "push r15",
-    "cld",
-    "mov rdi, rsp",
-    "and rsp, -16",
-    "call {report}",
-    "ud2",
-    stub_size = const STUB_SIZE,
-    with_error_code = const WITH_ERROR_CODE,
-    exceptions = const EXCEPTIONS,
-    report = sym report,
-);
-
-unsafe extern "C" {
-    static exception_stubs: u8;
+/// Where the stubs of exceptions go: stores the registers as [`Frame`] names
+/// them, and reports.
+#[unsafe(naked)]
+pub(super) extern "C" fn entry() -> ! {
+    naked_asm!(
+        "push rax",
+        "push rbx",
+        "push rcx",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push rbp",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "cld",
+        "mov rdi, rsp",
+        "and rsp, -16",
+        "call {report}",
+        "ud2",
+        report = sym report,
+    )
 }
 
 /// What the stubs leave on the stack, lowest address first: our pushes, then
@@ -134,55 +107,10 @@ const NAMES: [&str; EXCEPTIONS as usize] = [
     "reserved exception 31",
 ];
 
-const DOUBLE_FAULT: u64 = 8;
-const PAGE_FAULT: u64 = 14;
+pub(super) const DOUBLE_FAULT: u8 = 8;
+pub(super) const PAGE_FAULT: u8 = 14;
 
-static IDT: Once<InterruptDescriptorTable> = Once::new();
-
-/// Loads an interrupt descriptor table that reports every exception.
-pub(super) fn init() {
-    let first_stub = (&raw const exception_stubs).addr() as u64;
-    let stub = |vector: u64| VirtAddr::new(first_stub + vector * STUB_SIZE);
-    IDT.call_once(|| {
-        let mut idt = InterruptDescriptorTable::new();
-        // SAFETY: each stub takes the stack that the CPU leaves for its
-        // vector, and never returns; the interrupt stacks are in the TSS that
-        // `gdt::init` loaded.
-        unsafe {
-            idt.divide_error.set_handler_addr(stub(0));
-            idt.debug.set_handler_addr(stub(1));
-            idt.non_maskable_interrupt.set_handler_addr(stub(2));
-            idt.breakpoint.set_handler_addr(stub(3));
-            idt.overflow.set_handler_addr(stub(4));
-            idt.bound_range_exceeded.set_handler_addr(stub(5));
-            idt.invalid_opcode.set_handler_addr(stub(6));
-            idt.device_not_available.set_handler_addr(stub(7));
-            idt.double_fault
-                .set_handler_addr(stub(DOUBLE_FAULT))
-                .set_stack_index(gdt::DOUBLE_FAULT_IST);
-            idt.invalid_tss.set_handler_addr(stub(10));
-            idt.segment_not_present.set_handler_addr(stub(11));
-            idt.stack_segment_fault.set_handler_addr(stub(12));
-            idt.general_protection_fault.set_handler_addr(stub(13));
-            idt.page_fault
-                .set_handler_addr(stub(PAGE_FAULT))
-                .set_stack_index(gdt::PAGE_FAULT_IST);
-            idt.x87_floating_point.set_handler_addr(stub(16));
-            idt.alignment_check.set_handler_addr(stub(17));
-            idt.machine_check.set_handler_addr(stub(18));
-            idt.simd_floating_point.set_handler_addr(stub(19));
-            idt.virtualization.set_handler_addr(stub(20));
-            idt.cp_protection_exception.set_handler_addr(stub(21));
-            idt.hv_injection_exception.set_handler_addr(stub(28));
-            idt.vmm_communication_exception.set_handler_addr(stub(29));
-            idt.security_exception.set_handler_addr(stub(30));
-        }
-        idt
-    })
-    .load();
-}
-
-/// Called by the stubs: says what happened and ends the run.
+/// Says what happened and ends the run.
 extern "C" fn report(frame: &Frame) -> ! {
     static REPORTING: AtomicBool = AtomicBool::new(false);
     // An exception in this function must not begin it again.
@@ -228,14 +156,15 @@ impl fmt::Display for Summary<'_> {
             f,
             "exception {vector} ({name}) at rip {rip:#x}, error code {error_code:#x}"
         )?;
-        if vector == PAGE_FAULT || vector == DOUBLE_FAULT {
+        let page_fault = vector == u64::from(PAGE_FAULT);
+        if page_fault || vector == u64::from(DOUBLE_FAULT) {
             write!(f, ", cr2 {:#x}", self.address)?;
         }
-        if vector == PAGE_FAULT {
+        if page_fault {
             write!(f, ": {}", Access(error_code))?;
         }
         match cause_at(self.address) {
-            Some(cause) if vector == PAGE_FAULT => write!(f, ", {cause}"),
+            Some(cause) if page_fault => write!(f, ", {cause}"),
             _ => Ok(()),
         }
     }
@@ -316,22 +245,15 @@ impl fmt::Display for Frame {
 mod tests {
     use super::*;
 
-    fn frame(vector: u64, error_code: u64) -> Frame {
+    fn frame(vector: u8, error_code: u64) -> Frame {
         // SAFETY: a frame is integers only, for which all zeroes are valid.
         let zero: Frame = unsafe { core::mem::zeroed() };
         Frame {
-            vector,
+            vector: vector.into(),
             error_code,
             rip: 0x10_0040,
             ..zero
         }
-    }
-
-    #[test]
-    fn these_vectors_have_an_error_code() {
-        let vectors = [8, 10, 11, 12, 13, 14, 17, 21, 29, 30];
-        let mask: u32 = vectors.iter().map(|vector| 1u32 << vector).sum();
-        assert_eq!(WITH_ERROR_CODE, mask);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use doorbell::port::{IoSpace, X86Ports};
 
+use super::interrupt;
 use crate::platform::serial;
 
 /// Where the launcher puts the device (`-device isa-debug-exit,iobase=0xf4`).
@@ -25,13 +26,13 @@ pub enum ExitCode {
 ///
 /// Without the device the CPU halts for good, and says so.
 pub fn exit(code: ExitCode) -> ! {
+    interrupt::disable();
     serial::take_over();
     serial::flush();
     // SAFETY: nothing but the exit device answers at this port, if it is there.
     unsafe { X86Ports.write32(PORT, code as u32) };
     crate::println!("no isa-debug-exit device at port {PORT:#x}: halting ({code:?})");
     loop {
-        x86_64::instructions::interrupts::disable();
         x86_64::instructions::hlt();
     }
 }

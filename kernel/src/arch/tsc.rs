@@ -236,14 +236,14 @@ fn measure(clock_hz: u64, mask: u32, read: &mut impl FnMut() -> u32) -> Option<u
     u64::try_from(cycles * u128::from(clock_hz) / ticks.max(1)).ok()
 }
 
-/// Both clocks at one moment.
-struct Sample {
-    tsc: u64,
-    clock: u32,
+/// The TSC and another clock at one moment.
+pub(super) struct Sample {
+    pub(super) tsc: u64,
+    pub(super) clock: u32,
 }
 
 /// The best of eight reads: the one during which the fewest cycles passed.
-fn sample(read: &mut impl FnMut() -> u32) -> Sample {
+pub(super) fn sample(read: &mut impl FnMut() -> u32) -> Sample {
     let mut best = Sample { tsc: 0, clock: 0 };
     let mut shortest = u64::MAX;
     for _ in 0..8 {

@@ -166,6 +166,15 @@ pub struct IoApic {
     pub gsi_base: u32,
 }
 
+impl IoApic {
+    /// Where every PC has its first one.
+    pub const CUSTOMARY: Self = Self {
+        id: 0,
+        address: 0xfec0_0000,
+        gsi_base: 0,
+    };
+}
+
 /// What the tables say.
 #[derive(Debug, Default)]
 pub struct Acpi<'m> {

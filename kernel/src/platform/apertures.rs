@@ -17,7 +17,7 @@ use core::ops::Range;
 use doorbell::pci::{AddressRange, Apertures};
 use doorbell_boot::{BootInfo, RegionKind};
 
-use super::acpi::Acpi;
+use super::acpi::{Acpi, IoApic};
 use super::aml::{self, Descriptor, Space};
 use crate::arch::cpu;
 
@@ -29,10 +29,6 @@ const BELOW_4G: u64 = 1 << 32;
 /// Ports below belong to devices that came before PCI, and to PCI's own
 /// configuration mechanism.
 const FIRST_PCI_PORT: u64 = 0x1000;
-
-/// Where memory for PCI ends below 4 GiB on a PC whose tables name no APIC: the
-/// IO-APIC's customary address.
-const IO_APIC: u64 = 0xfec0_0000;
 
 /// Memory that VGA has answered to on every PC.
 const VGA: Range<u64> = 0xa_0000..0xc_0000;
@@ -210,6 +206,7 @@ fn announced(input: &Input<'_>) -> Option<Found> {
 /// RAM.
 fn unclaimed(input: &Input<'_>) -> Found {
     let mut found = Found::default();
+    // A PC whose tables name no APIC has one all the same.
     let end = input
         .apics
         .iter()
@@ -217,7 +214,11 @@ fn unclaimed(input: &Input<'_>) -> Found {
         .filter(|&apic| apic < BELOW_4G)
         .min();
     add(&mut found.io, 0, 0x1_0000);
-    add(&mut found.mem32, input.low_ram_end, end.unwrap_or(IO_APIC));
+    add(
+        &mut found.mem32,
+        input.low_ram_end,
+        end.unwrap_or(IoApic::CUSTOMARY.address),
+    );
     let above = input.ram_end.max(BELOW_4G).next_multiple_of(1 << 30);
     add(&mut found.mem64, above, input.address_limit);
     found

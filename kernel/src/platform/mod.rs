@@ -5,6 +5,7 @@ pub mod aml;
 pub mod apertures;
 pub mod dma;
 mod fadt;
+pub mod gsi;
 pub mod json;
 pub mod mapping;
 pub mod memory;

@@ -20,6 +20,8 @@ mod bench;
 #[cfg(target_os = "none")]
 mod blk;
 #[cfg(target_os = "none")]
+mod interrupt;
+#[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
 mod rng;
@@ -61,6 +63,7 @@ mod bare_metal {
         let mut runner = Runner::new(&mut console);
 
         crate::machine::run(&mut runner, &machine);
+        crate::interrupt::run(&mut runner, &machine);
         witness.pci(&machine);
         let (units, problems) = drive::units(&machine);
         for (place, problem) in problems {
