@@ -19,6 +19,7 @@ use crate::interrupt::Interrupts;
 use crate::platform::acpi::{self, Acpi};
 use crate::platform::apertures;
 use crate::platform::dma::KernelMmio;
+use crate::platform::gsi::Gsi;
 use crate::platform::virtio_mmio::{self, Slot};
 use crate::record::Record;
 use crate::world::World;
@@ -106,6 +107,16 @@ impl Machine {
             problems,
             clock,
         }
+    }
+
+    /// Where the interrupt pin of a PCI function leads; or why that is not known.
+    ///
+    /// # Errors
+    ///
+    /// A sentence.
+    pub fn line_of(&self, function: usize) -> Result<Gsi, String> {
+        let _ = function;
+        Err("where its interrupt pin leads is not known".to_string())
     }
 
     /// Reports what was wrong, in words and in records.

@@ -20,7 +20,7 @@ impl<'t> DrivenBlk<'t> {
     pub(super) fn new(
         transport: &'t mut dyn Transport,
         setup: &Setup,
-        listener: &Listener,
+        listener: &Listener<'_>,
     ) -> Result<Self, DeviceError> {
         let blk = Blk::new(transport, setup, KernelDma, &mut listener.bring_up())?;
         Ok(Self { blk, spare: None })
@@ -48,7 +48,7 @@ impl Driven for DrivenBlk<'_> {
         &mut self.blk
     }
 
-    fn exercise(&mut self, listener: &Listener) -> Result<String, DeviceError> {
+    fn exercise(&mut self, listener: &Listener<'_>) -> Result<String, DeviceError> {
         let info = self.blk.info();
         let mut data = [0; 8 * blk::SECTOR];
         let len = data

@@ -61,7 +61,7 @@ pub trait Driven {
     /// # Errors
     ///
     /// As the driver's.
-    fn exercise(&mut self, listener: &Listener) -> Result<String, DeviceError>;
+    fn exercise(&mut self, listener: &Listener<'_>) -> Result<String, DeviceError>;
 }
 
 /// Room for a request's buffer, made once, and kept while none is in flight.
@@ -89,8 +89,8 @@ pub(super) fn has_driver(device_type: u16) -> bool {
 ///
 /// Why it did not come up, or what `work` says.
 pub fn with_device<R>(
-    opened: &mut Opened,
-    work: impl FnOnce(&mut dyn Driven, &Listener) -> Result<R, String>,
+    opened: &mut Opened<'_>,
+    work: impl FnOnce(&mut dyn Driven, &Listener<'_>) -> Result<R, String>,
 ) -> Result<R, String> {
     let Opened {
         transport,

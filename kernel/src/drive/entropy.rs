@@ -23,7 +23,7 @@ impl<'t> DrivenRng<'t> {
     pub(super) fn new(
         transport: &'t mut dyn Transport,
         setup: &Setup,
-        listener: &Listener,
+        listener: &Listener<'_>,
     ) -> Result<Self, DeviceError> {
         let rng = Rng::new(transport, setup, KernelDma, &mut listener.bring_up())?;
         Ok(Self { rng, spare: None })
@@ -51,7 +51,7 @@ impl Driven for DrivenRng<'_> {
         &mut self.rng
     }
 
-    fn exercise(&mut self, listener: &Listener) -> Result<String, DeviceError> {
+    fn exercise(&mut self, listener: &Listener<'_>) -> Result<String, DeviceError> {
         let mut bytes = [0; ENTROPY];
         self.rng.read(&mut bytes, &mut listener.patience())?;
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

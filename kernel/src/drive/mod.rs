@@ -175,14 +175,14 @@ pub fn ways(machine: &Machine, unit: &Unit) -> Vec<(Way, Result<(), String>)> {
 
 /// A device's registers, opened by one of its ways, and how the kernel hears from
 /// it.
-pub struct Opened {
+pub struct Opened<'m> {
     /// The registers. They go first: a legacy interface's move when MSI-X does.
     pub transport: Box<dyn Transport>,
     /// How the device is heard.
-    pub listener: Listener,
+    pub listener: Listener<'m>,
 }
 
-impl Opened {
+impl Opened<'_> {
     /// The interface and the way to ring, for reports.
     pub fn path(&self) -> (Interface, NotifyPath) {
         (self.transport.interface(), self.transport.notify_path())
@@ -194,7 +194,12 @@ impl Opened {
 /// # Errors
 ///
 /// What is missing or malformed, in words.
-pub fn open(machine: &Machine, unit: &Unit, way: Way, mode: Mode) -> Result<Opened, String> {
+pub fn open<'m>(
+    machine: &'m Machine,
+    unit: &Unit,
+    way: Way,
+    mode: Mode,
+) -> Result<Opened<'m>, String> {
     // MSI-X moves a legacy interface's registers, so it is on before that is made.
     let mut listener = Listener::new(machine, unit, mode)?;
     let transport = registers(machine, unit, way)?;

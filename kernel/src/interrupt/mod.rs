@@ -22,6 +22,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use controller::{Controller, Guarded};
+use doorbell::pci::Message;
 use vectors::SPURIOUS;
 
 use crate::arch;
@@ -82,15 +83,6 @@ impl From<LocalApicError> for InterruptError {
     fn from(error: LocalApicError) -> Self {
         Self::LocalApic(error)
     }
-}
-
-/// What a device writes to interrupt the CPU: an entry of its MSI-X table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Where to.
-    pub address: u64,
-    /// What.
-    pub data: u32,
 }
 
 /// The machine's interrupts.

@@ -109,7 +109,7 @@ pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &m
     session.show(&mut blk);
 }
 
-fn reads(blk: &mut Driver<'_>, listener: &Listener) -> Outcome {
+fn reads(blk: &mut Driver<'_>, listener: &Listener<'_>) -> Outcome {
     let capacity = blk.info().capacity;
     for (sector, count) in [(0, 1), (1, 8), (capacity - 200, 200)] {
         let mut data = vec![0; count * SECTOR];
@@ -119,7 +119,7 @@ fn reads(blk: &mut Driver<'_>, listener: &Listener) -> Outcome {
     Ok(())
 }
 
-fn writes(blk: &mut Driver<'_>, area: &Area, listener: &Listener) -> Outcome {
+fn writes(blk: &mut Driver<'_>, area: &Area, listener: &Listener<'_>) -> Outcome {
     let mut data = vec![0; AREA as usize * SECTOR];
     fill(area.first, area.seed, &mut data);
     blk.write(area.first, &data, &mut listener.patience())?;
@@ -129,7 +129,7 @@ fn writes(blk: &mut Driver<'_>, area: &Area, listener: &Listener) -> Outcome {
     check(area.first, area.seed, &data)
 }
 
-fn identifies(blk: &mut Driver<'_>, listener: &Listener) -> Outcome {
+fn identifies(blk: &mut Driver<'_>, listener: &Listener<'_>) -> Outcome {
     let id: [u8; ID_LEN] = blk.device_id(&mut listener.patience())?;
     let id = id.split(|&byte| byte == 0).next().unwrap_or_default();
     ensure!(
@@ -141,7 +141,7 @@ fn identifies(blk: &mut Driver<'_>, listener: &Listener) -> Outcome {
 }
 
 /// Many reads at once, of places all over the disk, with one doorbell.
-fn in_flight(blk: &mut Driver<'_>, area: &Area, listener: &Listener) -> Outcome {
+fn in_flight(blk: &mut Driver<'_>, area: &Area, listener: &Listener<'_>) -> Outcome {
     for round in 0..4 {
         let mut expected = Vec::new();
         for number in 0..DEPTH as u64 {
@@ -184,7 +184,7 @@ fn in_flight(blk: &mut Driver<'_>, area: &Area, listener: &Listener) -> Outcome 
     Ok(())
 }
 
-fn refuses(blk: &mut Driver<'_>, listener: &Listener) -> Outcome {
+fn refuses(blk: &mut Driver<'_>, listener: &Listener<'_>) -> Outcome {
     let capacity = blk.info().capacity;
     let mut data = vec![0; 2 * SECTOR];
     let error = blk.read(capacity - 1, &mut data, &mut listener.patience());

@@ -29,7 +29,7 @@ pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &m
 
 /// 2 KiB of random bytes: all values about equally often, and never the same
 /// twice.
-fn random(rng: &mut Driver<'_>, listener: &Listener) -> Outcome {
+fn random(rng: &mut Driver<'_>, listener: &Listener<'_>) -> Outcome {
     let mut bytes = [[0; 1024]; 2];
     for half in &mut bytes {
         rng.read(half, &mut listener.patience())?;
@@ -50,7 +50,7 @@ fn random(rng: &mut Driver<'_>, listener: &Listener) -> Outcome {
 
 /// As many requests as there is room for; then one more is refused, and comes
 /// back with its buffer.
-fn full(rng: &mut Driver<'_>, listener: &Listener) -> Outcome {
+fn full(rng: &mut Driver<'_>, listener: &Listener<'_>) -> Outcome {
     for _ in 0..8 {
         let size = rng.queue(0).size();
         for _ in 0..size {

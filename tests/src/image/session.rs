@@ -29,7 +29,7 @@ pub(crate) struct Session<'a> {
     /// The way that it is driven.
     pub(crate) way: Way,
     /// How it is heard.
-    pub(crate) listener: &'a Listener,
+    pub(crate) listener: &'a Listener<'a>,
     /// The generic features to ask for.
     pub(crate) features: Features,
     /// Their index in [`SETS`].
