@@ -215,6 +215,9 @@ pub struct SummaryRecord {
     pub transport: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notify: Option<String>,
+    /// How the device interrupts, where it does: as in a device's record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interrupts: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subtest: Option<Cow<'static, str>>,
     /// How many operations were timed.
@@ -301,6 +304,7 @@ mod tests {
             place: Place::default(),
             transport: None,
             notify: None,
+            interrupts: None,
             subtest: Some("empty-loop".into()),
             n: 10,
             delivered: 10,

@@ -57,6 +57,8 @@ pub struct Series {
     pub transport: Option<String>,
     /// The way that it is rung.
     pub notify: Option<String>,
+    /// How the device is heard, where it interrupts.
+    pub interrupts: Option<&'static str>,
     /// Which part of the case.
     pub subtest: Option<Cow<'static, str>>,
     /// Operations in a sample.
@@ -78,6 +80,7 @@ impl Series {
             place,
             transport: None,
             notify: None,
+            interrupts: None,
             subtest: None,
             batch: 1,
             net: true,
@@ -113,6 +116,7 @@ impl Series {
             place: self.place.clone(),
             transport: self.transport.clone(),
             notify: self.notify.clone(),
+            interrupts: self.interrupts,
             subtest: self.subtest.clone(),
             n: self.operations,
             delivered: self.delivered,

@@ -145,7 +145,7 @@ fn wait(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
 }
 
 /// Takes the request back whose answer the used ring shows.
-fn take(driven: &mut dyn Driven) -> Result<(), String> {
+pub(super) fn take(driven: &mut dyn Driven) -> Result<(), String> {
     match driven.reap() {
         Ok(true) => Ok(()),
         Ok(false) => Err("an answer was shown, and is not there".to_string()),
@@ -240,7 +240,7 @@ impl<N: Notify> Timed for N {
 }
 
 /// Makes a request available, and orders that before the doorbell.
-fn publish(driven: &mut dyn Driven) -> Result<(), String> {
+pub(super) fn publish(driven: &mut dyn Driven) -> Result<(), String> {
     driven.submit().map_err(|error| error.to_string())?;
     // The answer does not matter here: the doorbell is rung in any case. What
     // matters is the barrier that it comes with.

@@ -10,9 +10,10 @@ use super::{Command, fail, number};
 use doorbell::virtio::Wait;
 
 use crate::bench::baseline::Baseline;
+use crate::bench::latency::Latency;
 use crate::bench::path::Path;
 use crate::bench::{Case, Timer, testdev};
-use crate::drive;
+use crate::drive::{self, Mode};
 use crate::machine::Machine;
 use crate::println;
 use crate::record::{Place, Record, SummaryRecord};
@@ -30,13 +31,14 @@ const PROGRESS_MS: u64 = 2_000;
 /// Times all doorbells.
 pub(super) const COMMAND: Command = Command {
     name: "doorbell",
-    usage: "[rounds=N] [count=N] [device=blk|rng|testdev]",
-    about: "times every way to ring every doorbell",
+    usage: "[rounds=N] [count=N] [device=blk|rng|testdev] [interrupts=on|off]",
+    about: "times every way to ring every doorbell, and the interrupts",
     parse: |arguments| {
         let mut options = Options {
             rounds: ROUNDS,
             count: COUNT,
             device: None,
+            interrupts: true,
         };
         arguments.each(|key, value| {
             match key {
@@ -45,6 +47,13 @@ pub(super) const COMMAND: Command = Command {
                 "device" => {
                     let known = value.filter(|value| ["blk", "rng", "testdev"].contains(value));
                     options.device = Some(known.ok_or("it wants blk, rng or testdev")?.to_string());
+                }
+                "interrupts" => {
+                    options.interrupts = match value {
+                        Some("on") => true,
+                        Some("off") => false,
+                        _ => return Err("it wants on or off".to_string()),
+                    };
                 }
                 _ => return Ok(false),
             }
@@ -58,6 +67,7 @@ struct Options {
     rounds: u32,
     count: u32,
     device: Option<String>,
+    interrupts: bool,
 }
 
 impl Options {
@@ -150,15 +160,28 @@ fn paths<'m>(
                 skip("doorbell", &unit.name(), unit.place.clone(), reason);
                 continue;
             }
-            match Path::new(machine, unit.clone(), way, timer) {
-                Ok(path) => cases.push(Box::new(path)),
+            let mut add = |case: Result<Box<dyn Case + 'm>, String>, how: &str| match case {
+                Ok(case) => cases.push(case),
                 Err(error) => {
-                    fail(
-                        &format!("{} at {} over {name}", unit.name(), unit.at()),
-                        error,
-                    );
+                    let what = format!("{} at {} over {name}{how}", unit.name(), unit.at());
+                    fail(&what, error);
                     failures += 1;
                 }
+            };
+            let path = Path::new(machine, unit.clone(), way, timer);
+            add(path.map(|path| Box::new(path) as _), "");
+            for (mode, usable) in drive::modes(machine, &unit, way) {
+                if mode == Mode::Polling || !options.interrupts {
+                    continue;
+                }
+                if let Err(reason) = usable {
+                    let reason = format!("{name}, {}: {reason}", mode.name());
+                    skip("interrupt", &unit.name(), unit.place.clone(), reason);
+                    continue;
+                }
+                let latency = Latency::new(machine, unit.clone(), way, mode, timer);
+                let how = format!(", {}", mode.name());
+                add(latency.map(|latency| Box::new(latency) as _), &how);
             }
         }
     }
@@ -203,12 +226,13 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
         world.describe()
     );
     println!(
-        "{:<17}{:<12}{:<13}{:<25}{:<8}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+        "{:<17}{:<12}{:<13}{:<25}{:<8}{:<15}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
         "case",
         "device",
         "at",
         "transport",
         "notify",
+        "interrupts",
         "n",
         "batch",
         "min",
@@ -225,6 +249,8 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
         "doorbell-idle",
         "doorbell-request",
         "round-trip",
+        "to-handler",
+        "to-wake-up",
     ] {
         for summary in summaries.iter().filter(|summary| summary.case == case) {
             let at = Some(summary.place.at()).filter(|at| !at.is_empty());
@@ -232,12 +258,13 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
             let transport = summary.transport.as_deref().map(Cow::Borrowed);
             let path = transport.or(summary.subtest.clone());
             println!(
-                "{:<17}{:<12}{:<13}{:<25}{:<8}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+                "{:<17}{:<12}{:<13}{:<25}{:<8}{:<15}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
                 summary.case,
                 summary.device,
                 at.unwrap_or("-"),
                 path.as_deref().unwrap_or("-"),
                 summary.notify.as_deref().unwrap_or("-"),
+                summary.interrupts.unwrap_or("-"),
                 summary.n,
                 summary.batch,
                 cycles(summary.min),

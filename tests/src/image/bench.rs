@@ -1,8 +1,9 @@
 //! The benchmark's machinery: that each doorbell arrives, not what it costs.
 
+use doorbell_kernel::bench::latency::{DEARER, Latency};
 use doorbell_kernel::bench::path::Path;
 use doorbell_kernel::bench::{Case, Timer, testdev};
-use doorbell_kernel::drive::{self, Unit};
+use doorbell_kernel::drive::{self, Mode, Unit};
 use doorbell_kernel::machine::Machine;
 use doorbell_tests::{Outcome, Runner, Stop, ensure, skip};
 
@@ -22,13 +23,26 @@ pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine, units: &[Unit], wi
                 continue;
             }
             let name = alloc::format!("bench/{}/{}", unit.at(), path_name(way));
-            runner.run(name, || {
+            runner.run(&name, || {
                 let mut path =
                     Path::new(machine, unit.clone(), way, &mut timer).map_err(Stop::failed)?;
-                let outcome = rounds(&mut path, &mut timer);
+                let outcome = rounds(&mut path, &mut timer, COUNT);
                 witness.rang(unit, path.rang());
                 outcome
             });
+            for (mode, usable) in drive::modes(machine, unit, way) {
+                if mode == Mode::Polling || usable.is_err() {
+                    continue;
+                }
+                let name = alloc::format!("{name}/{}", mode.name());
+                runner.run(name, || {
+                    let latency = Latency::new(machine, unit.clone(), way, mode, &mut timer);
+                    let mut latency = latency.map_err(Stop::failed)?;
+                    let outcome = rounds(&mut latency, &mut timer, COUNT / DEARER);
+                    witness.rang(unit, latency.rang());
+                    outcome
+                });
+            }
         }
     }
     let (subtests, skipped) = testdev::subtests(machine, &mut timer);
@@ -40,11 +54,12 @@ pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine, units: &[Unit], wi
     }
     for mut subtest in subtests {
         let name = alloc::format!("bench/testdev/{}", subtest.name());
-        runner.run(name, || rounds(&mut subtest, &mut timer));
+        runner.run(name, || rounds(&mut subtest, &mut timer, COUNT));
     }
 }
 
-fn rounds(case: &mut dyn Case, timer: &mut Timer) -> Outcome {
+/// Runs a case, of which each round times at least `least` operations.
+fn rounds(case: &mut dyn Case, timer: &mut Timer, least: u32) -> Outcome {
     for _ in 0..ROUNDS {
         case.round(timer, COUNT).map_err(Stop::failed)?;
     }
@@ -52,7 +67,7 @@ fn rounds(case: &mut dyn Case, timer: &mut Timer) -> Outcome {
     for series in case.series() {
         let summary = series.summary(timer);
         ensure!(
-            summary.n >= u64::from(COUNT * ROUNDS),
+            summary.n >= u64::from(least * ROUNDS),
             "{}: n is {}",
             summary.case,
             summary.n

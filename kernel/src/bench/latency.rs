@@ -1,0 +1,152 @@
+//! A virtio device that interrupts: from its doorbell to the interrupt's handler,
+//! and to the code that slept until it came.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use doorbell::transport::Notify;
+use doorbell::virtio::Wait;
+
+use super::path::{publish, take};
+use super::{Case, Series, Timer};
+use crate::arch::tsc;
+use crate::drive::{self, Driven, Listener, Mode, Unit, Way};
+use crate::machine::Machine;
+
+/// An interrupt takes so much longer than a doorbell that it is timed by this much
+/// less often.
+pub const DEARER: u32 = 5;
+
+/// A path to a device in one mode, and its two series.
+pub struct Latency<'m> {
+    machine: &'m Machine,
+    unit: Unit,
+    way: Way,
+    mode: Mode,
+    label: String,
+    handler: Series,
+    wake: Series,
+}
+
+impl<'m> Latency<'m> {
+    /// The path, tried once: the device comes up, and interrupts for a request.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not.
+    pub fn new(
+        machine: &'m Machine,
+        unit: Unit,
+        way: Way,
+        mode: Mode,
+        timer: &mut Timer,
+    ) -> Result<Self, String> {
+        let mut opened = drive::open(machine, &unit, way, mode)?;
+        let (interface, path) = opened.path();
+        drive::with_device(&mut opened, |driven, listener| {
+            to_wake(driven, listener).map(drop)
+        })?;
+        timer.expect(1);
+        let series = |case| {
+            let mut series = Series::new(case, unit.name(), unit.place.clone());
+            series.transport = Some(interface.to_string());
+            series.notify = Some(path.to_string());
+            series.interrupts = Some(mode.name());
+            series
+        };
+        let (handler, wake) = (series("to-handler"), series("to-wake-up"));
+        let (name, at, by) = (unit.name(), unit.at(), mode.name());
+        let label = format!("{name} at {at} over {interface}, {path}, {by}");
+        Ok(Self {
+            machine,
+            unit,
+            way,
+            mode,
+            label,
+            handler,
+            wake,
+        })
+    }
+
+    /// How often the doorbell was rung in all, and as often it interrupted.
+    pub fn rang(&self) -> u64 {
+        1 + self.handler.operations() + self.wake.operations()
+    }
+}
+
+impl Case for Latency<'_> {
+    fn name(&self) -> String {
+        self.label.clone()
+    }
+
+    fn round(&mut self, _: &mut Timer, count: u32) -> Result<(), String> {
+        let mut opened = drive::open(self.machine, &self.unit, self.way, self.mode)?;
+        let (handler, wake) = (&mut self.handler, &mut self.wake);
+        drive::with_device(&mut opened, |driven, listener| {
+            for _ in 0..count.div_ceil(DEARER) {
+                handler.record(to_handler(driven, listener)?);
+                handler.delivered += 1;
+                wake.record(to_wake(driven, listener)?);
+                wake.delivered += 1;
+            }
+            Ok(())
+        })
+    }
+
+    fn series(&self) -> Vec<&Series> {
+        [&self.handler, &self.wake].into()
+    }
+}
+
+/// Looks at the count between two looks at the clock, which is dear where `rdtsc`
+/// is emulated.
+const LOOKS: u32 = 4096;
+
+fn no_interrupt() -> String {
+    "a request that was rung for brought no interrupt".to_string()
+}
+
+/// The cycles from the doorbell of a request to the entry of the interrupt's
+/// handler, while the CPU is busy.
+fn to_handler(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<u64, String> {
+    publish(driven)?;
+    let notifier = driven.queue().notifier();
+    let before = listener.queue_interrupts();
+    let mut deadline = listener.bring_up();
+    let start = listener.let_in(|| {
+        let start = tsc::start();
+        notifier.notify();
+        loop {
+            for _ in 0..LOOKS {
+                if listener.queue_interrupts() != before {
+                    return Some(start);
+                }
+                core::hint::spin_loop();
+            }
+            if !deadline.again() {
+                return None;
+            }
+        }
+    });
+    let start = start.ok_or_else(no_interrupt)?;
+    take(driven)?;
+    Ok(listener.entered().wrapping_sub(start))
+}
+
+/// The cycles from the doorbell of a request until the code runs again that sleeps
+/// until the interrupt.
+fn to_wake(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<u64, String> {
+    publish(driven)?;
+    let notifier = driven.queue().notifier();
+    let mut patience = listener.patience();
+    let start = tsc::start();
+    notifier.notify();
+    let woken = patience.again();
+    let cycles = tsc::stop().wrapping_sub(start);
+    if !woken {
+        return Err(no_interrupt());
+    }
+    take(driven)?;
+    Ok(cycles)
+}
