@@ -44,7 +44,7 @@ impl<'m> Latency<'m> {
     ) -> Result<Self, String> {
         let mut opened = drive::open(machine, &unit, way, mode)?;
         let (interface, path) = opened.path();
-        drive::with_device(&mut opened, |driven, listener| {
+        drive::with_device(&mut opened, drive::FEATURES, |driven, listener| {
             to_wake(driven, listener).map(drop)
         })?;
         timer.expect(1);
@@ -83,7 +83,7 @@ impl Case for Latency<'_> {
     fn round(&mut self, _: &mut Timer, count: u32) -> Result<(), String> {
         let mut opened = drive::open(self.machine, &self.unit, self.way, self.mode)?;
         let (handler, wake) = (&mut self.handler, &mut self.wake);
-        drive::with_device(&mut opened, |driven, listener| {
+        drive::with_device(&mut opened, drive::FEATURES, |driven, listener| {
             for _ in 0..count.div_ceil(DEARER) {
                 handler.record(to_handler(driven, listener)?);
                 handler.delivered += 1;

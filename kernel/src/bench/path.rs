@@ -43,7 +43,7 @@ impl<'m> Path<'m> {
     ) -> Result<Self, String> {
         let mut opened = drive::open(machine, &unit, way, Mode::Polling)?;
         let (interface, path) = opened.path();
-        let batch = drive::with_device(&mut opened, |driven, _| {
+        let batch = drive::with_device(&mut opened, drive::FEATURES, |driven, _| {
             let batch = each(driven.queue().notifier(), |notifier| notifier.batch(timer));
             confirm(driven, &machine.clock)?;
             Ok(batch)
@@ -90,7 +90,7 @@ impl Case for Path<'_> {
         let mut opened = drive::open(self.machine, &self.unit, self.way, Mode::Polling)?;
         let (idle, request, round_trip) = (&mut self.idle, &mut self.request, &mut self.round_trip);
         let others = &mut self.others;
-        drive::with_device(&mut opened, |driven, _| {
+        drive::with_device(&mut opened, drive::FEATURES, |driven, _| {
             each(driven.queue().notifier(), |notifier| {
                 notifier.idle(idle, count);
                 // Nothing tells of an idle doorbell. That the device then serves

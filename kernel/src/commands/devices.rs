@@ -75,7 +75,7 @@ fn try_way(machine: &Machine, unit: &Unit, way: Way) -> bool {
     let mode = Mode::Polling;
     let result = drive::open(machine, unit, way, mode).and_then(|mut opened| {
         let path = opened.path();
-        drive::with_device(&mut opened, |driven, listener| {
+        drive::with_device(&mut opened, drive::FEATURES, |driven, listener| {
             let about = driven
                 .exercise(listener)
                 .map_err(|error| error.to_string())?;

@@ -18,9 +18,10 @@ use crate::record::{DeviceRecord, QueueRecord};
 /// The generic features that this kernel's drivers use.
 pub const FEATURES: Features = Features::INDIRECT_DESC.union(Features::EVENT_IDX);
 
-/// What is accepted beside that: addresses that go through a platform's IOMMU
-/// are this platform's physical ones, since the kernel leaves an IOMMU alone.
-const PLATFORM: Features = Features::ACCESS_PLATFORM;
+/// What is accepted beside them: addresses that go through a platform's IOMMU are
+/// this platform's physical ones, since the kernel leaves an IOMMU alone; and
+/// queues that can be reset.
+const ACCEPTED: Features = Features::ACCESS_PLATFORM.union(Features::RING_RESET);
 
 /// The queue size that is asked for where the interface leaves a choice.
 const QUEUE_SIZE: u16 = 256;
@@ -83,13 +84,15 @@ pub(super) fn has_driver(device_type: u16) -> bool {
     matches!(device_type, blk::DEVICE_TYPE | rng::DEVICE_TYPE)
 }
 
-/// Brings a device up, lets `work` use it, and resets it.
+/// Brings a device up with the ring features in `features`, lets `work` use it, and
+/// resets it.
 ///
 /// # Errors
 ///
 /// Why it did not come up, or what `work` says.
 pub fn with_device<R>(
     opened: &mut Opened<'_>,
+    features: Features,
     work: impl FnOnce(&mut dyn Driven, &Listener<'_>) -> Result<R, String>,
 ) -> Result<R, String> {
     let Opened {
@@ -98,7 +101,7 @@ pub fn with_device<R>(
     } = opened;
     let setup = Setup {
         vectors: listener.vectors(),
-        ..Setup::new(QUEUE_SIZE, FEATURES | PLATFORM)
+        ..Setup::new(QUEUE_SIZE, features | ACCEPTED)
     };
     let transport = &mut **transport;
     let go = |driven: Result<&mut dyn Driven, DeviceError>| {

@@ -22,6 +22,8 @@ mod blk;
 #[cfg(target_os = "none")]
 mod interrupt;
 #[cfg(target_os = "none")]
+mod lifecycle;
+#[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
 mod rng;
@@ -82,6 +84,7 @@ mod bare_metal {
                 session::each(&mut runner, &machine, unit, way, &witness, test);
             }
         }
+        crate::lifecycle::run(&mut runner, &machine, &units, &witness);
         crate::bench::run(&mut runner, &machine, &units, &witness);
 
         let failed = runner.failed();

@@ -1,0 +1,228 @@
+//! What every kind of device does alike, over one path in one mode: interrupts that
+//! come when they are wanted and stay away when not, and requests that come back
+//! when the device or a queue is reset.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use doorbell::device::DeviceError;
+use doorbell::transport::{Interface, TransportError};
+use doorbell::virtio::{Features, Wait};
+use doorbell_kernel::drive::{self, Driven, Listener, Mode, Unit, Way};
+use doorbell_kernel::machine::Machine;
+use doorbell_tests::{Outcome, Runner, Stop, ensure, skip};
+
+use crate::session::{SETS, path_name};
+use crate::witness::Witness;
+
+/// Requests, one after the other.
+const REQUESTS: u64 = 20;
+/// Requests in flight when a device or a queue is reset.
+const IN_FLIGHT: usize = 5;
+
+pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine, units: &[Unit], witness: &Witness) {
+    for unit in units.iter().filter(|unit| unit.has_driver()) {
+        for (way, usable) in drive::ways(machine, unit) {
+            if usable.is_err() {
+                continue;
+            }
+            let path = format!("life/{}/{}", unit.at(), path_name(way));
+            let this = Path {
+                machine,
+                unit,
+                way,
+                witness,
+            };
+            runner.run(format_args!("{path}/reset with requests in flight"), || {
+                this.with(Mode::Polling, drive::FEATURES, reset)
+            });
+            runner.run(format_args!("{path}/reset of a queue"), || {
+                this.with(Mode::Polling, drive::FEATURES, reset_queue)
+            });
+            for (mode, usable) in drive::modes(machine, unit, way) {
+                if mode == Mode::Polling || usable.is_err() {
+                    continue;
+                }
+                for (name, features) in SETS {
+                    let path = format!("{path}/{}/{name}", mode.name());
+                    runner.run(format_args!("{path}/interrupts as they are wanted"), || {
+                        this.with(mode, features, wanted)
+                    });
+                }
+            }
+        }
+    }
+}
+
+struct Path<'a> {
+    machine: &'a Machine,
+    unit: &'a Unit,
+    way: Way,
+    witness: &'a Witness,
+}
+
+impl Path<'_> {
+    /// Brings the device up, and runs `test`, which counts doorbells by the queue.
+    fn with(
+        &self,
+        mode: Mode,
+        features: Features,
+        test: fn(&mut dyn Driven, &Listener<'_>, Interface) -> Result<Outcome, DeviceError>,
+    ) -> Outcome {
+        let opened = drive::open(self.machine, self.unit, self.way, mode);
+        let mut opened = opened.map_err(Stop::failed)?;
+        let (interface, _) = opened.path();
+        let outcome = drive::with_device(&mut opened, features, |driven, listener| {
+            let outcome = test(driven, listener, interface).map_err(|error| error.to_string());
+            let driver = driven.driver();
+            let doorbells = (0..driver.queues()).map(|n| driver.queue(n).doorbells());
+            self.witness.rang(self.unit, doorbells.sum());
+            outcome
+        });
+        outcome.map_err(|error: String| Stop::failed(error))?
+    }
+}
+
+/// Submits one request, rings, and waits for it by looking.
+fn one_polled(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<(), DeviceError> {
+    driven.submit()?;
+    driven.queue().kick();
+    let mut patience = listener.bring_up();
+    // Let in, so that an interrupt that should not be there is seen.
+    listener.let_in(|| {
+        while !driven.reap()? {
+            if !patience.again() {
+                return Err(DeviceError::Timeout);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Submits one request, rings, and sleeps until its interrupt; only then it looks,
+/// for an interrupt that nobody takes could hide the next one.
+fn one_slept(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<(), DeviceError> {
+    driven.submit()?;
+    let mut patience = listener.patience();
+    driven.queue().kick();
+    loop {
+        if !patience.again() {
+            return Err(DeviceError::Timeout);
+        }
+        if driven.reap()? {
+            return Ok(());
+        }
+    }
+}
+
+fn wanted(
+    driven: &mut dyn Driven,
+    listener: &Listener<'_>,
+    _: Interface,
+) -> Result<Outcome, DeviceError> {
+    for round in 0..3 {
+        // What was finished last before they were wanted again may still interrupt:
+        // both sides may see the other's word late (2.7.7.1).
+        one_slept(driven, listener)?;
+        let before = listener.queue_interrupts();
+        for _ in 0..REQUESTS {
+            one_slept(driven, listener)?;
+        }
+        let came = listener.queue_interrupts() - before;
+        driven.driver().set_interrupts(false);
+        for _ in 0..REQUESTS {
+            one_polled(driven, listener)?;
+        }
+        let suppressed = listener.queue_interrupts() - before - came;
+        driven.driver().set_interrupts(true);
+        let judge = || {
+            ensure!(
+                came == REQUESTS,
+                "round {round}: {came} interrupts for {REQUESTS} requests"
+            );
+            ensure!(
+                suppressed == 0,
+                "round {round}: {suppressed} interrupts that nobody wanted"
+            );
+            Ok(())
+        };
+        if let Err(stop) = judge() {
+            return Ok(Err(stop));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Takes back what a reset left, each request once, and counts it.
+fn take_aborted(driven: &mut dyn Driven) -> usize {
+    let mut aborted = 0;
+    while driven.reap() == Err(DeviceError::Aborted) {
+        aborted += 1;
+    }
+    aborted
+}
+
+fn submit_some(driven: &mut dyn Driven) -> Result<(), DeviceError> {
+    for _ in 0..IN_FLIGHT {
+        driven.submit()?;
+    }
+    Ok(())
+}
+
+fn reset(
+    driven: &mut dyn Driven,
+    listener: &Listener<'_>,
+    _: Interface,
+) -> Result<Outcome, DeviceError> {
+    one_polled(driven, listener)?;
+    submit_some(driven)?;
+    driven.queue().kick();
+    let was_reset = driven.driver().close();
+    let aborted = take_aborted(driven);
+    let judge = || {
+        ensure!(was_reset, "the device did not reset");
+        ensure!(
+            aborted == IN_FLIGHT,
+            "{aborted} of {IN_FLIGHT} requests came back"
+        );
+        Ok(())
+    };
+    Ok(judge())
+}
+
+fn reset_queue(
+    driven: &mut dyn Driven,
+    listener: &Listener<'_>,
+    interface: Interface,
+) -> Result<Outcome, DeviceError> {
+    let queue = driven.request_queue();
+    if !driven.driver().features().contains(Features::RING_RESET) {
+        let skipped = || skip!("the device does not offer VIRTIO_F_RING_RESET over {interface}");
+        return Ok(skipped());
+    }
+    one_polled(driven, listener)?;
+    // Not rung for: what a device does with requests that it has begun is its own.
+    submit_some(driven)?;
+    match driven.driver().reset_queue(queue, &mut listener.bring_up()) {
+        Ok(()) => {}
+        // QEMU offers the feature on virtio-mmio, and has not the register.
+        Err(DeviceError::Transport(TransportError::NoQueueReset { .. })) => {
+            let skipped = || skip!("the device offers VIRTIO_F_RING_RESET and does not follow");
+            return Ok(skipped());
+        }
+        Err(error) => return Err(error),
+    }
+    let aborted = take_aborted(driven);
+    driven.driver().restart_queue(queue)?;
+    for _ in 0..REQUESTS {
+        one_polled(driven, listener)?;
+    }
+    let judge = || {
+        ensure!(
+            aborted == IN_FLIGHT,
+            "{aborted} of {IN_FLIGHT} requests came back"
+        );
+        Ok(())
+    };
+    Ok(judge())
+}
