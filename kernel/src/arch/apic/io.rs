@@ -27,7 +27,7 @@ const ACTIVE_LOW: u64 = 1 << 13;
 /// Redirection entry: triggered by the level; by the edge without it.
 const LEVEL: u64 = 1 << 15;
 /// Redirection entry: nothing is sent.
-const MASKED: u64 = 1 << 16;
+const MASKED: u32 = 1 << 16;
 
 /// Why an IO-APIC cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl IoApic {
         let version = io_apic.read(VERSION);
         io_apic.inputs = inputs(version).ok_or(IoApicError::Absent { address, version })?;
         for input in 0..io_apic.inputs {
-            io_apic.write_entry(input, MASKED);
+            io_apic.mask_input(input);
         }
         Ok(io_apic)
     }
@@ -111,30 +111,26 @@ impl IoApic {
     /// it is no input of this one's.
     pub fn connect(&mut self, gsi: Gsi, vector: u8, destination: u8) {
         if let Some(input) = self.input(gsi.number) {
-            self.write_entry(input, entry(gsi, vector, destination));
+            let entry = entry(gsi, vector, destination);
+            // The half with the mask goes last, so that nothing is sent before.
+            self.write(register(input) + 1, (entry >> 32) as u32);
+            self.write(register(input), entry as u32);
         }
     }
 
     /// Masks the input that is `gsi`.
     pub fn mask(&mut self, gsi: u32) {
         if let Some(input) = self.input(gsi) {
-            self.write_entry(input, MASKED);
+            self.mask_input(input);
         }
     }
 
-    /// The half with the mask goes last where that opens the input, and first
-    /// where it closes it.
-    fn write_entry(&mut self, input: u32, entry: u64) {
-        let low = REDIRECTION + 2 * input;
-        if entry & MASKED != 0 {
-            // The trigger stays as it was: an IO-APIC that waits for the end of
-            // a level-triggered interrupt forgets it at a change to "edge".
-            let level = u64::from(self.read(low)) & LEVEL;
-            self.write(low, (entry | level) as u32);
-            return;
-        }
-        self.write(low + 1, (entry >> 32) as u32);
-        self.write(low, entry as u32);
+    /// All else stays as it is: for a level-triggered interrupt that was sent, the
+    /// IO-APIC waits until the CPU says that it is done with that vector, and
+    /// would wait for ever if the entry had another one by then.
+    fn mask_input(&mut self, input: u32) {
+        let low = self.read(register(input));
+        self.write(register(input), low | MASKED);
     }
 
     fn read(&mut self, index: u32) -> u32 {
@@ -157,6 +153,12 @@ impl fmt::Display for IoApic {
             self.address, self.gsi_base
         )
     }
+}
+
+/// The register that is the lower half of an input's redirection entry; the upper
+/// half follows.
+fn register(input: u32) -> u32 {
+    REDIRECTION + 2 * input
 }
 
 /// How many inputs there are, by the version register. Where nothing answers,
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_opens_last_and_closes_as_it_was_triggered() {
+    fn an_input_opens_last_and_closes_without_forgetting() {
         let mut memory = [0; 8];
         let mut io_apic = in_memory(&mut memory, 0, 24);
         io_apic.connect(gsi(Trigger::Level, Polarity::Low), 0x40, 1);
@@ -247,6 +249,6 @@ mod tests {
             (0x10 + 2 * 16, 0xa040)
         );
         io_apic.mask(16);
-        assert_eq!(io_apic.window.ptr().read(), 0x1_8000);
+        assert_eq!(io_apic.window.ptr().read(), 0x1_a040);
     }
 }
