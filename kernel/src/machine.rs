@@ -20,6 +20,7 @@ use crate::platform::acpi::{self, Acpi};
 use crate::platform::apertures;
 use crate::platform::dma::KernelMmio;
 use crate::platform::gsi::Gsi;
+use crate::platform::routing::{self, Route, RouteError};
 use crate::platform::virtio_mmio::{self, Slot};
 use crate::record::Record;
 use crate::world::World;
@@ -55,6 +56,8 @@ pub struct Pci {
     pub functions: Vec<Function>,
     /// What was assigned.
     pub assignment: Assignment,
+    /// Where each function's interrupt pin leads, in the order of `functions`.
+    pub routes: Vec<Result<Route, RouteError>>,
 }
 
 impl Machine {
@@ -115,8 +118,12 @@ impl Machine {
     ///
     /// A sentence.
     pub fn line_of(&self, function: usize) -> Result<Gsi, String> {
-        let _ = function;
-        Err("where its interrupt pin leads is not known".to_string())
+        let route = self.pci.as_ref().and_then(|pci| pci.routes.get(function));
+        match route {
+            Some(Ok(route)) => Ok(route.gsi),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("there is no such PCI function".to_string()),
+        }
     }
 
     /// Reports what was wrong, in words and in records.
@@ -130,6 +137,19 @@ impl Machine {
 }
 
 impl Pci {
+    /// Where the interrupt pin of a function, one of [`Pci::functions`], leads.
+    ///
+    /// # Errors
+    ///
+    /// Why it leads nowhere.
+    pub fn route(&self, function: &Function) -> Result<Route, RouteError> {
+        let same = |other: &&Function| other.address == function.address;
+        let own = self.functions.iter().zip(&self.routes);
+        let mut own = own.filter(|(other, _)| same(other));
+        own.next()
+            .map_or(Err(RouteError::NoPin), |(_, route)| *route)
+    }
+
     /// # Safety
     ///
     /// As for [`Machine::discover`].
@@ -156,10 +176,13 @@ impl Pci {
                 return None;
             }
         };
+        // SAFETY: as above.
+        let routes = unsafe { routing::routes(acpi, config, &functions) };
         Some(Self {
             config,
             functions,
             assignment,
+            routes,
         })
     }
 }

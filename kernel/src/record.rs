@@ -130,6 +130,8 @@ pub struct PciRecord {
     pub bus: Option<BusRecord>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<WindowRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interrupt: Option<InterruptRecord>,
     /// IDs of the capabilities: `09`, and in the extended space `0x0010`.
     pub capabilities: Vec<String>,
 }
@@ -167,6 +169,19 @@ pub struct WindowRecord {
     pub kind: String,
     pub base: String,
     pub limit: String,
+}
+
+/// A function's interrupt pin, `A` to `D`, and where it leads.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct InterruptRecord {
+    pub pin: char,
+    /// The register Interrupt Line.
+    pub line: u8,
+    /// The global system interrupt, if it is known.
+    pub gsi: Option<u32>,
+    /// Who says so.
+    pub by: Option<String>,
 }
 
 /// A device that came up, over one interface and with one way to ring.

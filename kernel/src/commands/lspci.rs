@@ -14,8 +14,9 @@ use doorbell::transport::pci::{self as virtio_pci, Structures};
 use super::Command;
 use crate::machine::{Machine, Pci};
 use crate::pci_names;
+use crate::platform::routing::{self, Route};
 use crate::println;
-use crate::record::{BarRecord, BusRecord, PciRecord, Record, WindowRecord};
+use crate::record::{BarRecord, BusRecord, InterruptRecord, PciRecord, Record, WindowRecord};
 
 /// Lists PCI functions.
 pub(super) const COMMAND: Command = Command {
@@ -131,9 +132,14 @@ fn detail(pci: &Pci, function: &Function) {
     if let Some(port) = function.port {
         println!("    PCI Express: {port}");
     }
-    if function.interrupt_pin != 0 {
-        let pin = char::from(b'A' + (function.interrupt_pin - 1) % 4);
-        println!("    Interrupt: pin {pin}, line {}", function.interrupt_line);
+    if let Some(pin) = pin(function) {
+        let line = function.interrupt_line;
+        match pci.route(function) {
+            Ok(Route { gsi, origin }) => {
+                println!("    Interrupt: pin {pin}, line {line}: {gsi} by {origin}");
+            }
+            Err(error) => println!("    Interrupt: pin {pin}, line {line}: {error}"),
+        }
     }
     if let Some(bridge) = function.bridge() {
         println!(
@@ -163,6 +169,11 @@ fn detail(pci: &Pci, function: &Function) {
     for capability in capability_names(pci.config, function) {
         println!("    {capability}");
     }
+}
+
+/// The function's interrupt pin, by its letter.
+fn pin(function: &Function) -> Option<char> {
+    Some(routing::pin_name(function.interrupt_pin.checked_sub(1)?))
 }
 
 fn control(command: CommandRegister) -> String {
@@ -248,6 +259,7 @@ fn virtio_lines(config: &dyn ConfigSpace, function: &Function) -> Vec<String> {
 
 /// The record of a function.
 pub fn record(pci: &Pci, function: &Function) -> PciRecord {
+    let route = pci.route(function).ok();
     let bars = function.bars.iter().flatten().map(|bar| BarRecord {
         bar: bar.index,
         kind: bar.kind.to_string(),
@@ -294,6 +306,12 @@ pub fn record(pci: &Pci, function: &Function) -> PciRecord {
             reason: bridge.unnumbered.map(|reason| reason.to_string()),
         }),
         windows: windows.collect(),
+        interrupt: pin(function).map(|pin| InterruptRecord {
+            pin,
+            line: function.interrupt_line,
+            gsi: route.map(|route| route.gsi.number),
+            by: route.map(|route| route.origin.to_string()),
+        }),
         capabilities: standard.chain(extended).collect(),
     }
 }

@@ -15,7 +15,7 @@ use crate::clock::{Clock, Deadline};
 use crate::interrupt::{Connection, Interrupts, Source};
 use crate::machine::Machine;
 use crate::platform::dma::KernelMmio;
-use crate::platform::gsi::{Gsi, Polarity, Trigger};
+use crate::platform::gsi::Gsi;
 
 /// The most vectors that the queues of one device get.
 const MAX_QUEUE_VECTORS: u16 = 8;
@@ -82,17 +82,16 @@ fn controller(machine: &Machine) -> Result<&Interrupts, String> {
     interrupts.ok_or_else(|| "this machine has no interrupts".to_string())
 }
 
-/// Where the device's line goes.
-fn line(machine: &Machine, unit: &Unit) -> Result<Gsi, String> {
+/// Where the device's line goes: INTx, or virtio-mmio's.
+///
+/// # Errors
+///
+/// Why it has none, in words.
+pub fn line(machine: &Machine, unit: &Unit) -> Result<Gsi, String> {
     match &unit.location {
         Location::Mmio(slot) => {
-            let number = slot.interrupt;
-            let number = number.ok_or_else(|| "its slot announces no interrupt".to_string())?;
-            Ok(Gsi {
-                number,
-                trigger: Trigger::Level,
-                polarity: Polarity::High,
-            })
+            let own = slot.interrupt;
+            own.ok_or_else(|| "its slot announces no interrupt".to_string())
         }
         Location::Pci(index) => machine.line_of(*index),
     }

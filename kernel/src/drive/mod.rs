@@ -29,7 +29,7 @@ mod entropy;
 mod listen;
 
 pub use driven::{Driven, FEATURES, device_record, with_device};
-pub use listen::{Listener, Mode, Patience, modes};
+pub use listen::{Listener, Mode, Patience, line, modes};
 
 /// A virtio device.
 #[derive(Clone, Debug)]

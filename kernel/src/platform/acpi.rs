@@ -9,31 +9,27 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::mem::size_of;
 
-use acpi::madt::{IoApicEntry, LocalApicAddressOverrideEntry};
 use acpi::mcfg::McfgEntry;
 use acpi::rsdp::Rsdp;
 use acpi::sdt::SdtHeader;
 
 use super::fadt;
 pub use super::fadt::{IoBlock, PmTimer};
+pub use super::madt::{IoApic, IsaOverride};
 use super::mapping::MapError;
 use super::memory::map_firmware;
 
 /// Bytes in a version 1 root pointer, and in the later ones (5.2.5.3).
 const RSDP_LENGTHS: [usize; 2] = [20, 36];
 /// Bytes in the header that all tables share (5.2.6).
-const HEADER: usize = size_of::<SdtHeader>();
+pub(super) const HEADER: usize = size_of::<SdtHeader>();
 /// Longest table accepted. A DSDT has some ten KiB; this is the sign of a bad
 /// length, not of a big machine.
 const MAX_TABLE: usize = 1 << 20;
 /// Most tables followed.
 const MAX_TABLES: usize = 256;
-/// Bytes before the entries of an MCFG, an APIC table (5.2.12).
+/// Bytes before the entries of an MCFG.
 const MCFG_FIXED: usize = HEADER + 8;
-const MADT_FIXED: usize = HEADER + 8;
-/// APIC table entry types (table 5-45).
-const MADT_IO_APIC: u8 = 1;
-const MADT_LOCAL_APIC_OVERRIDE: u8 = 5;
 /// Where a BIOS may leave the root pointer without announcing it (5.2.5.1):
 /// its read-only memory, or the extended BIOS data area. The pointer to the
 /// latter lies in page 0, which stays unmapped; this is its usual place.
@@ -155,26 +151,6 @@ pub struct EcamRegion {
     pub bus_end: u8,
 }
 
-/// An IO-APIC (5.2.12.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IoApic {
-    /// Its APIC ID.
-    pub id: u8,
-    /// Physical address of its registers.
-    pub address: u64,
-    /// The global system interrupt of its first input.
-    pub gsi_base: u32,
-}
-
-impl IoApic {
-    /// Where every PC has its first one.
-    pub const CUSTOMARY: Self = Self {
-        id: 0,
-        address: 0xfec0_0000,
-        gsi_base: 0,
-    };
-}
-
 /// What the tables say.
 #[derive(Debug, Default)]
 pub struct Acpi<'m> {
@@ -186,6 +162,8 @@ pub struct Acpi<'m> {
     pub local_apic: Option<u64>,
     /// APIC table: the IO-APICs.
     pub io_apics: Vec<IoApic>,
+    /// APIC table: ISA interrupts that are not what they are by default.
+    pub isa_overrides: Vec<IsaOverride>,
     /// FADT: the port ranges that belong to ACPI hardware.
     pub io_blocks: Vec<IoBlock>,
     /// FADT: the power management timer.
@@ -346,68 +324,13 @@ impl<'m> Acpi<'m> {
             rest => Err(bad_entry(table, table.len() - rest.len())),
         }
     }
-
-    fn add_madt(&mut self, table: &[u8]) -> Result<(), AcpiError> {
-        let mut entries = entries_behind(table, MADT_FIXED)?;
-        let address = [
-            table[HEADER],
-            table[HEADER + 1],
-            table[HEADER + 2],
-            table[HEADER + 3],
-        ];
-        self.local_apic = Some(u32::from_le_bytes(address).into());
-        while !entries.is_empty() {
-            let bad = bad_entry(table, table.len() - entries.len());
-            // Each begins with its type and its length in bytes.
-            let &[kind, length, ..] = entries else {
-                return Err(bad);
-            };
-            if length < 2 {
-                return Err(bad);
-            }
-            let (entry, rest) = entries.split_at_checked(length.into()).ok_or(bad)?;
-            match kind {
-                MADT_IO_APIC => {
-                    let entry: IoApicEntry = read_entry(entry).ok_or(bad)?;
-                    self.io_apics.push(IoApic {
-                        id: entry.io_apic_id,
-                        address: entry.io_apic_address.into(),
-                        gsi_base: entry.global_system_interrupt_base,
-                    });
-                }
-                MADT_LOCAL_APIC_OVERRIDE => {
-                    let entry: LocalApicAddressOverrideEntry = read_entry(entry).ok_or(bad)?;
-                    self.local_apic = Some(entry.local_apic_address);
-                }
-                _ => {}
-            }
-            entries = rest;
-        }
-        Ok(())
-    }
 }
 
-/// The entry types of the APIC table that are read.
-///
-/// # Safety
-/// All bits must be valid for the type.
-unsafe trait MadtEntry: Sized {}
-// SAFETY: packed integers.
-unsafe impl MadtEntry for IoApicEntry {}
-// SAFETY: packed integers.
-unsafe impl MadtEntry for LocalApicAddressOverrideEntry {}
-
-/// `None` if the bytes are too few. Later versions may append fields.
-fn read_entry<T: MadtEntry>(bytes: &[u8]) -> Option<T> {
-    // SAFETY: enough bytes, and `MadtEntry` says that any will do.
-    (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
-}
-
-fn entries_behind(table: &[u8], fixed: usize) -> Result<&[u8], AcpiError> {
+pub(super) fn entries_behind(table: &[u8], fixed: usize) -> Result<&[u8], AcpiError> {
     table.get(fixed..).ok_or_else(|| bad_entry(table, HEADER))
 }
 
-fn bad_entry(table: &[u8], offset: usize) -> AcpiError {
+pub(super) fn bad_entry(table: &[u8], offset: usize) -> AcpiError {
     AcpiError::BadEntry {
         signature: signature_of(table),
         offset,

@@ -1,5 +1,7 @@
 //! Firmware as it should be, and as it should not.
 
+use super::super::gsi::{Gsi, Polarity, Trigger};
+use super::super::madt::FIXED as MADT_FIXED;
 use super::*;
 use std::vec;
 
@@ -231,4 +233,40 @@ fn the_local_apic_address_can_be_overridden() {
     let memory = machine(&[madt(&entry)]);
     let acpi = discover(&memory, Some(RSDP)).unwrap();
     assert_eq!(acpi.local_apic, Some(0x1_0000_0000));
+}
+
+#[test]
+fn isa_interrupts_can_be_overridden() {
+    // As QEMU has them: the timer is on input 2; 9 is level-triggered.
+    let entries = [
+        [2, 10, 0, 0, 2, 0, 0, 0, 0, 0],
+        [2, 10, 0, 9, 9, 0, 0, 0, 0xd, 0],
+        [2, 10, 0, 10, 20, 0, 0, 0, 0xf, 0],
+        // Another bus's.
+        [2, 10, 1, 11, 30, 0, 0, 0, 0, 0],
+    ];
+    let memory = machine(&[madt(entries.as_flattened())]);
+    let acpi = discover(&memory, Some(RSDP)).unwrap();
+    assert_eq!(acpi.problems, []);
+    let isa = |number, trigger, polarity| Gsi {
+        number,
+        trigger,
+        polarity,
+    };
+    let (edge, level) = (Trigger::Edge, Trigger::Level);
+    let (high, low) = (Polarity::High, Polarity::Low);
+    assert_eq!(acpi.isa(0, edge, high), isa(2, edge, high));
+    assert_eq!(acpi.isa(9, edge, low), isa(9, level, high));
+    assert_eq!(acpi.isa(10, edge, high), isa(20, level, low));
+    assert_eq!(acpi.isa(11, level, high), isa(11, level, high));
+}
+
+#[test]
+fn reserved_flags_of_an_override_are_refused() {
+    for flags in [2, 8] {
+        let memory = machine(&[madt(&[2, 10, 0, 9, 9, 0, 0, 0, flags, 0])]);
+        let acpi = discover(&memory, Some(RSDP)).unwrap();
+        assert!(matches!(acpi.problems[..], [AcpiError::BadEntry { .. }]));
+        assert_eq!(acpi.isa_overrides, []);
+    }
 }

@@ -6,8 +6,14 @@
 //! byte code, and this finds it wherever it stands. What a method computes is
 //! not seen.
 
-/// `NameOp`, `_CRS`, `BufferOp`.
-const DECLARATION: &[u8] = b"\x08_CRS\x11";
+use super::gsi::{Gsi, Polarity, Trigger};
+
+/// The object that has a device's resources as they are (6.2.2).
+pub(super) const CURRENT: [u8; 4] = *b"_CRS";
+
+/// `NameOp` and `BufferOp` (20.2.5.1, 20.2.5.4).
+const NAME: u8 = 0x08;
+const BUFFER: u8 = 0x11;
 
 /// A resource descriptor, as far as this kernel has a use for it. Lengths are in
 /// bytes or ports, and are not 0.
@@ -36,10 +42,12 @@ pub enum Descriptor {
         /// How many.
         len: u64,
     },
-    /// An interrupt, by its global number.
+    /// An interrupt, or several to choose from.
     Interrupt {
-        /// The number.
-        gsi: u32,
+        /// The first.
+        gsi: Gsi,
+        /// How many.
+        choices: u8,
     },
 }
 
@@ -58,18 +66,32 @@ pub enum Space {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template<'a>(&'a [u8]);
 
-/// All templates in a piece of byte code, in order.
+/// All templates in a piece of byte code that are current resources, in order.
 pub fn templates(code: &[u8]) -> impl Iterator<Item = Template<'_>> {
-    let places = code.windows(DECLARATION.len()).enumerate();
+    declared(code, CURRENT)
+}
+
+/// All templates in a piece of byte code that have this name, in order.
+pub(super) fn declared(code: &[u8], name: [u8; 4]) -> impl Iterator<Item = Template<'_>> {
+    let [a, b, c, d] = name;
+    let declaration = [NAME, a, b, c, d, BUFFER];
+    let places = code.windows(declaration.len()).enumerate();
     places
-        .filter(|(_, window)| *window == DECLARATION)
-        .filter_map(|(at, _)| buffer(&code[at + DECLARATION.len()..]).map(Template))
+        .filter(move |(_, window)| *window == declaration)
+        .filter_map(move |(at, _)| buffer(&code[at + declaration.len()..]).map(Template))
 }
 
 /// The bytes of a buffer, whose package length comes first, then its size.
 fn buffer(code: &[u8]) -> Option<&[u8]> {
+    let (size, rest) = integer(package(code)?.0)?;
+    rest.get(..usize::try_from(size).ok()?)
+}
+
+/// What a package length counts, and what comes after it (20.2.4). The length's
+/// own bytes count too.
+pub(super) fn package(code: &[u8]) -> Option<(&[u8], &[u8])> {
     let lead = *code.first()?;
-    // PkgLength: the upper two bits say how many bytes follow (20.2.4).
+    // The upper two bits say how many bytes follow.
     let follow = usize::from(lead >> 6);
     let mut length = usize::from(if follow == 0 {
         lead & 0x3f
@@ -79,13 +101,11 @@ fn buffer(code: &[u8]) -> Option<&[u8]> {
     for (index, &byte) in code.get(1..=follow)?.iter().enumerate() {
         length |= usize::from(byte) << (4 + 8 * index);
     }
-    let package = code.get(1 + follow..length)?;
-    let (size, rest) = integer(package)?;
-    rest.get(..usize::try_from(size).ok()?)
+    Some((code.get(1 + follow..length)?, &code[length..]))
 }
 
 /// A constant integer, and what comes after it (20.2.3).
-fn integer(code: &[u8]) -> Option<(u64, &[u8])> {
+pub(super) fn integer(code: &[u8]) -> Option<(u64, &[u8])> {
     let (&prefix, rest) = code.split_first()?;
     let width = match prefix {
         0x00 => return Some((0, rest)),
@@ -174,12 +194,43 @@ fn decode(tag: u8, body: &[u8]) -> Option<Descriptor> {
         0x8a => window(body, 3, 8),
         // Extended address space: revision and a reserved byte come first.
         0x8b => window(body, 5, 8),
-        // Extended interrupt: flags, count, the first number.
-        0x89 if field(body, 1, 1)? > 0 => Some(Descriptor::Interrupt {
-            gsi: field(body, 2, 4)? as u32,
-        }),
+        0x20 => irq(body),
+        0x89 => interrupt(body),
         _ => None,
     }
+}
+
+/// An IRQ descriptor (6.4.2.1): a bit for each ISA interrupt, and flags. It
+/// may end before them, and then means an ISA device's.
+fn irq(body: &[u8]) -> Option<Descriptor> {
+    let mask = field(body, 0, 2)? as u16;
+    let flags = body.get(2).copied().unwrap_or(0x01);
+    let gsi = Gsi {
+        number: mask.trailing_zeros(),
+        trigger: trigger(flags & 0x01 != 0),
+        polarity: polarity(flags & 0x08 != 0),
+    };
+    let choices = mask.count_ones() as u8;
+    (choices > 0).then_some(Descriptor::Interrupt { gsi, choices })
+}
+
+/// An extended interrupt descriptor (6.4.3.6): flags, how many, the numbers.
+fn interrupt(body: &[u8]) -> Option<Descriptor> {
+    let (flags, choices) = (*body.first()?, *body.get(1)?);
+    let gsi = Gsi {
+        number: field(body, 2, 4)? as u32,
+        trigger: trigger(flags & 0x02 != 0),
+        polarity: polarity(flags & 0x04 != 0),
+    };
+    (choices > 0).then_some(Descriptor::Interrupt { gsi, choices })
+}
+
+fn trigger(edge: bool) -> Trigger {
+    if edge { Trigger::Edge } else { Trigger::Level }
+}
+
+fn polarity(low: bool) -> Polarity {
+    if low { Polarity::Low } else { Polarity::High }
 }
 
 /// An address space descriptor: its fields, of `width` bytes each, are
@@ -204,7 +255,7 @@ mod tests {
 
     /// A declaration of the template `bytes`, as a compiler writes it.
     pub(crate) fn declare(bytes: &[u8]) -> Vec<u8> {
-        let mut code = DECLARATION.to_vec();
+        let mut code = b"\x08_CRS\x11".to_vec();
         let length = bytes.len() + 4;
         assert!(length < 0x1000);
         code.extend([0x40 | (length & 0xf) as u8, (length >> 4) as u8]);
@@ -221,7 +272,18 @@ mod tests {
     fn descriptors_are_read_up_to_the_end_tag() {
         let memory = [0x86, 9, 0, 1, 0, 0x0e, 0xb0, 0xfe, 0, 2, 0, 0];
         let interrupt = [0x89, 6, 0, 1, 1, 12, 0, 0, 0];
-        let bytes = [&IO[..], &memory, &interrupt, &END, &IO].concat();
+        let low = [0x89, 10, 0, 0b111, 2, 5, 0, 0, 0, 10, 0, 0, 0];
+        let isa = [0x22, 0x00, 0x02];
+        let shared = [0x23, 0x20, 0x04, 0x18];
+        let irqs = [&interrupt[..], &low, &isa, &shared].concat();
+        let bytes = [&IO[..], &memory, &irqs, &END, &IO].concat();
+        let gsi = |number, trigger, polarity| Gsi {
+            number,
+            trigger,
+            polarity,
+        };
+        let one = |gsi| Descriptor::Interrupt { gsi, choices: 1 };
+        let two = |gsi| Descriptor::Interrupt { gsi, choices: 2 };
         let code = declare(&bytes);
         let found: Vec<_> = templates(&code).flat_map(Template::descriptors).collect();
         assert_eq!(
@@ -235,7 +297,10 @@ mod tests {
                     base: 0xfeb0_0e00,
                     len: 0x200
                 },
-                Descriptor::Interrupt { gsi: 12 },
+                one(gsi(12, Trigger::Level, Polarity::High)),
+                two(gsi(5, Trigger::Edge, Polarity::Low)),
+                one(gsi(9, Trigger::Edge, Polarity::High)),
+                two(gsi(5, Trigger::Level, Polarity::Low)),
             ]
         );
     }

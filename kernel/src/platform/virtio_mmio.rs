@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::aml;
+use super::gsi::{Gsi, Polarity, Trigger};
 
 /// The word's start.
 const PARAMETER: &str = "virtio_mmio.device=";
@@ -21,8 +22,8 @@ pub struct Slot {
     pub base: u64,
     /// Their length in bytes.
     pub len: u64,
-    /// Its interrupt, by the number that was announced.
-    pub interrupt: Option<u32>,
+    /// Its interrupt, as it was announced.
+    pub interrupt: Option<Gsi>,
 }
 
 /// A word of the command line that is no place of a device.
@@ -67,7 +68,13 @@ fn parse(text: &str) -> Option<Slot> {
     valid.then_some(Slot {
         base,
         len,
-        interrupt: Some(u32::try_from(interrupt).ok()?),
+        // A word has the number only. The device holds its line high for as long
+        // as an interrupt is not acknowledged (virtio 1.2, 4.2.2).
+        interrupt: Some(Gsi {
+            number: u32::try_from(interrupt).ok()?,
+            trigger: Trigger::Level,
+            polarity: Polarity::High,
+        }),
     })
 }
 
@@ -99,7 +106,7 @@ fn from_aml(code: &[u8]) -> Vec<Slot> {
         for descriptor in template.descriptors() {
             match descriptor {
                 aml::Descriptor::Memory { base, len } => memory = memory.or(Some((base, len))),
-                aml::Descriptor::Interrupt { gsi } => interrupt = interrupt.or(Some(gsi)),
+                aml::Descriptor::Interrupt { gsi, .. } => interrupt = interrupt.or(Some(gsi)),
                 _ => {}
             }
         }
@@ -120,7 +127,12 @@ mod tests {
     #[test]
     fn the_command_lines_words() {
         let line = "doorbell virtio_mmio.device=512@0xfeb00e00:12 virtio_mmio.device=4K@0x1000:5:0";
-        let slot = |base, len, interrupt| {
+        let slot = |base, len, number| {
+            let interrupt = Gsi {
+                number,
+                trigger: Trigger::Level,
+                polarity: Polarity::High,
+            };
             Ok(Slot {
                 base,
                 len,
