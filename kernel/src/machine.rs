@@ -8,7 +8,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use doorbell::pci::{
-    self, Assignment, BusRange, Cam, ConfigSpace, Ecam, EcamWindow, Function, Topology,
+    self, Assignment, BusRange, Cam, ConfigSpace, Ecam, EcamWindow, Function, StorageTooSmall,
+    Topology,
 };
 use doorbell::port::X86Ports;
 use doorbell_boot::BootInfo;
@@ -58,6 +59,10 @@ pub struct Pci {
     pub assignment: Assignment,
     /// Where each function's interrupt pin leads, in the order of `functions`.
     pub routes: Vec<Result<Route, RouteError>>,
+    /// The root buses.
+    roots: Vec<BusRange>,
+    /// What PCI may use.
+    apertures: apertures::Found,
 }
 
 impl Machine {
@@ -183,7 +188,38 @@ impl Pci {
             functions,
             assignment,
             routes,
+            roots,
+            apertures: found,
         })
+    }
+
+    /// Looks which functions came or went, and assigns addresses to those that are
+    /// new. What was there stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageTooSmall`] if more came while it looked; then nothing has changed.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses a function that is not in [`Pci::functions`], or that took the
+    /// place of one that is. A bridge forwards nothing while its windows change:
+    /// nobody, and no interrupt handler, accesses a function now that has a bridge
+    /// above it which a new function or an empty slot has above it too.
+    pub unsafe fn rescan(&mut self, acpi: &Acpi<'_>) -> Result<(), StorageTooSmall> {
+        let mut functions = vec![Function::default(); pci::count(self.config, &self.roots)];
+        // SAFETY: the caller's promise; configuration space is this kernel's.
+        let mut topology =
+            unsafe { Topology::rescan(self.config, &self.roots, &self.functions, &mut functions) }?;
+        let apertures = self.apertures.as_apertures();
+        // SAFETY: as above.
+        self.assignment = unsafe { pci::assign(self.config, &mut topology, &apertures) };
+        let found = topology.functions().len();
+        functions.truncate(found);
+        // SAFETY: as above.
+        self.routes = unsafe { routing::routes(acpi, self.config, &functions) };
+        self.functions = functions;
+        Ok(())
     }
 }
 

@@ -64,18 +64,72 @@ impl<'a> Topology<'a> {
         roots: &[BusRange],
         storage: &'a mut [Function],
     ) -> Result<Self, StorageTooSmall> {
+        Self::fill(config, roots, storage, |address| {
+            // SAFETY: the caller's promise.
+            unsafe { Function::read(config, address) }
+        })
+    }
+
+    /// Looks again, when devices came or went while others are in use: as
+    /// [`enumerate`](Self::enumerate), but what `known` says of a function that is
+    /// still there is taken from there, and nothing is written to it. All others
+    /// are new. The addresses that these come with do not count.
+    ///
+    /// [`assign`](super::assign) then gives addresses to what is new, and changes
+    /// nothing of what was known but the windows of bridges. What is behind a
+    /// bridge that is new is not found: it has no bus numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageTooSmall`] says how much is needed.
+    ///
+    /// # Safety
+    ///
+    /// Configuration space is the caller's. `known` is what was last enumerated and
+    /// assigned, and nobody uses a function that is not in it, or that took the
+    /// place of one that is.
+    pub unsafe fn rescan(
+        config: &(impl ConfigSpace + ?Sized),
+        roots: &[BusRange],
+        known: &[Function],
+        storage: &'a mut [Function],
+    ) -> Result<Self, StorageTooSmall> {
+        let read = |address| {
+            let before = known.iter().find(|function| function.address == address);
+            if let Some(function) = before.filter(|function| function.is_still(config)) {
+                return Function {
+                    command: config.command(address),
+                    known: true,
+                    assigned: 0,
+                    ..*function
+                };
+            }
+            // SAFETY: the function is new, and by the caller's word not in use.
+            let mut function = unsafe { Function::read(config, address) };
+            function.forget();
+            function
+        };
+        Self::fill(config, roots, storage, read)
+    }
+
+    fn fill(
+        config: &(impl ConfigSpace + ?Sized),
+        roots: &[BusRange],
+        storage: &'a mut [Function],
+        read: impl Fn(PciAddress) -> Function,
+    ) -> Result<Self, StorageTooSmall> {
         let mut found = 0;
         for root in roots {
             // SAFETY: nothing is written.
             for one in unsafe { Walk::new(config, *root, Numbering::Keep, found) } {
                 if let Some(place) = storage.get_mut(found) {
-                    // SAFETY: the caller's promise.
-                    let mut function = unsafe { Function::read(config, one.address) };
+                    let mut function = read(one.address);
                     (function.parent, function.depth) = (one.parent, one.depth);
-                    if let (Some(bridge), Some(Followed::Not(why))) =
-                        (function.bridge_mut(), one.bridge)
-                    {
-                        bridge.unnumbered = Some(why);
+                    if let Some(bridge) = function.bridge_mut() {
+                        bridge.unnumbered = match one.bridge {
+                            Some(Followed::Not(why)) => Some(why),
+                            _ => None,
+                        };
                     }
                     *place = function;
                 }

@@ -83,6 +83,18 @@ impl FakeFunction {
         Self::bridge().express(4).memory_bar(0, 4096)
     }
 
+    /// A port of this type whose slot has these capabilities. Its slot registers
+    /// begin at 0x54.
+    pub fn slot(port_type: u8, capabilities: u32) -> Self {
+        let mut body = [0; 0x3a];
+        body[..2].copy_from_slice(&[2 | port_type << 4, 1]);
+        body[0x12..0x16].copy_from_slice(&capabilities.to_le_bytes());
+        let mut slot = Self::bridge().capability(0x10, &body);
+        slot.set_writable(0x58, 0x17ff);
+        slot.clear_by_one[0x58 / 4] = 0x011f_0000;
+        slot
+    }
+
     /// QEMU's `virtio-rng-pci-transitional`.
     pub fn transitional_rng() -> Self {
         Self::endpoint(0x1af4, 0x1005)
@@ -116,13 +128,6 @@ impl FakeFunction {
     #[must_use]
     pub fn writable(mut self, offset: u16, mask: u32) -> Self {
         self.set_writable(offset, mask);
-        self
-    }
-
-    /// Sets which bits of a register are cleared by writing ones.
-    #[must_use]
-    pub fn cleared_by_ones(mut self, offset: u16, mask: u32) -> Self {
-        self.clear_by_one[usize::from(offset / 4)] = mask;
         self
     }
 
@@ -407,6 +412,20 @@ impl FakePci {
         self.with_function(address, |function| function.set(offset, mask, value));
     }
 
+    /// Puts a function on a bus that bridges lead to.
+    pub fn plug(&self, address: PciAddress, function: FakeFunction) {
+        let put = |functions: &mut Functions| functions.push((place(address), function));
+        self.with_bus(address.bus(), put).unwrap();
+    }
+
+    /// Takes a function off its bus, with all that is behind it.
+    pub fn unplug(&self, address: PciAddress) {
+        let place = place(address);
+        self.with_bus(address.bus(), |functions| {
+            functions.retain(|(there, _)| *there != place)
+        });
+    }
+
     /// The writes since the last call.
     pub fn take_writes(&self) -> Vec<(PciAddress, u16, u32)> {
         self.writes.take()
@@ -493,11 +512,7 @@ fn audit(
 }
 
 /// The functions on bus `bus`, looked for where configuration cycles would go.
-fn route(
-    on: u8,
-    functions: &mut [(u8, FakeFunction)],
-    bus: u8,
-) -> Option<&mut [(u8, FakeFunction)]> {
+fn route(on: u8, functions: &mut Functions, bus: u8) -> Option<&mut Functions> {
     if on == bus {
         return Some(functions);
     }
@@ -509,19 +524,31 @@ fn route(
     })
 }
 
+/// Device and function number.
+fn place(address: PciAddress) -> u8 {
+    address.device() << 3 | address.function()
+}
+
 impl FakePci {
+    fn with_bus<T>(&self, bus: u8, f: impl FnOnce(&mut Functions) -> T) -> Option<T> {
+        let mut roots = self.roots.borrow_mut();
+        let (root, functions) = roots.iter_mut().rev().find(|(root, _)| *root <= bus)?;
+        route(*root, functions, bus).map(f)
+    }
+
     fn with_function<T>(
         &self,
         address: PciAddress,
         f: impl FnOnce(&mut FakeFunction) -> T,
     ) -> Option<T> {
-        let mut roots = self.roots.borrow_mut();
-        let bus = address.bus();
-        let place = address.device() << 3 | address.function();
-        let functions = roots.iter_mut().rev().find(|(root, _)| *root <= bus)?;
-        let functions = route(functions.0, &mut functions.1, bus)?;
-        let found = functions.iter_mut().find(|(there, _)| *there == place)?;
-        (address.segment() == 0).then(|| f(&mut found.1))
+        if address.segment() != 0 {
+            return None;
+        }
+        self.with_bus(address.bus(), |functions| {
+            let place = place(address);
+            let found = functions.iter_mut().find(|(there, _)| *there == place)?;
+            Some(f(&mut found.1))
+        })?
     }
 }
 

@@ -5,10 +5,11 @@ use core::fmt;
 use pci_types::device_type::DeviceType;
 use pci_types::{CommandRegister, PciAddress};
 
-use super::bars::{self, Bar};
+use super::bars::{self, Bar, BarKind};
 use super::bridge::Bridge;
 use super::capabilities::{self, PCI_EXPRESS};
 use super::config::ConfigSpace;
+use super::hotplug::{Slot, SlotCapabilities};
 use super::registers;
 
 /// A PCI function: what its header says, read once.
@@ -61,6 +62,12 @@ pub struct Function {
     pub depth: u8,
     /// What PCI Express calls it; `None` for a conventional function.
     pub port: Option<PortType>,
+    /// Whether it is a port whose slot supports hot-plug
+    /// ([`Slot`]).
+    pub hot_plug: bool,
+    /// Whether it was known before, and may be in use
+    /// ([`Topology::rescan`](super::Topology::rescan)).
+    pub(crate) known: bool,
     /// Whether a BAR is to be written.
     pub(crate) changed: bool,
     /// A bit for each BAR that did not get its address from firmware.
@@ -176,6 +183,8 @@ impl Default for Function {
             parent: None,
             depth: 0,
             port: None,
+            hot_plug: false,
+            known: false,
             changed: false,
             assigned: 0,
         }
@@ -247,9 +256,41 @@ impl Function {
             (function.subsystem_vendor, function.subsystem_device) =
                 (ids as u16, (ids >> 16) as u16);
         }
+        function.hot_plug = Slot::new(&function, config)
+            .ok()
+            .flatten()
+            .is_some_and(|slot| {
+                slot.capabilities()
+                    .contains(SlotCapabilities::HOT_PLUG_CAPABLE)
+            });
         // SAFETY: the caller's promise.
         unsafe { function.read_resources(config) };
         function
+    }
+
+    /// Whether it is still there, and holds the addresses and bus numbers that
+    /// this says. One that was put in its place since has come out of reset, and
+    /// holds none. Nothing is written.
+    pub(crate) fn is_still(&self, config: &(impl ConfigSpace + ?Sized)) -> bool {
+        let address = self.address;
+        let class = u32::from_le_bytes([self.revision, self.prog_if, self.subclass, self.class]);
+        let id = u32::from(self.device) << 16 | u32::from(self.vendor);
+        let mut placed = self.bars.iter().flatten().filter_map(|bar| {
+            let offset = registers::BAR0 + 4 * u16::from(bar.index);
+            Some((offset, bar.address?, bar.kind))
+        });
+        config.read32(address, registers::ID) == id
+            && config.read32(address, registers::CLASS) == class
+            && placed.all(|(offset, at, kind)| {
+                let flags = if kind == BarKind::Io { 3 } else { 0xf };
+                let upper = kind == BarKind::Memory64;
+                config.read32(address, offset) & !flags == at as u32
+                    && (!upper || config.read32(address, offset + 4) == (at >> 32) as u32)
+            })
+            && self.bridge().is_none_or(|bridge| {
+                let numbers = config.read32(address, registers::BUS_NUMBERS).to_le_bytes();
+                numbers[..3] == [bridge.primary, bridge.secondary, bridge.subordinate]
+            })
     }
 
     /// Sizes the BARs, and reads a bridge's windows.

@@ -7,8 +7,8 @@
 //! - To remove it: the drivers let go of what is behind the port, and
 //!   [`Slot::power_off`] says that it may be taken out. When it was, presence
 //!   detect has changed, and [`Slot::is_occupied`] is false.
-//! - To use one: [`Slot::power_on`], and what is behind the port is enumerated and
-//!   gets its addresses.
+//! - To use one: [`Slot::power_on`], and what is behind the port is found by
+//!   [`Topology::rescan`](super::Topology::rescan) and gets its addresses.
 //!
 //! QEMU's ports do this: `device_del` presses the button, and the device is gone
 //! when [`Slot::power_off`] returns; `device_add` presses it too, and presence

@@ -244,6 +244,19 @@ fn bridges_that_share_a_number_are_not_followed() {
 }
 
 #[test]
+fn a_bridge_that_is_alone_with_its_numbers_is_followed_at_last() {
+    let bridge = || FakeFunction::bridge().buses(0, 1, 2).child(0, 0, device(7));
+    let pci = FakePci::new().with(1, 0, bridge()).with(2, 0, bridge());
+    let known = look(&pci, &[BusRange::ALL]);
+    pci.unplug(PciAddress::new(0, 0, 2, 0));
+    let mut storage = vec![Function::default(); 3];
+    // SAFETY: there is no device.
+    let again = unsafe { Topology::rescan(&pci, &[BusRange::ALL], &known, &mut storage) }.unwrap();
+    assert_eq!(addresses(again.functions()), ["00:01.0", "01:00.0"]);
+    assert_eq!(again.functions()[0].bridge().unwrap().unnumbered, None);
+}
+
+#[test]
 fn when_numbers_run_out_the_rest_goes_on() {
     let bridge = FakeFunction::bridge;
     let pci = FakePci::new()

@@ -1,5 +1,4 @@
 use std::string::ToString;
-use std::vec;
 use std::vec::Vec;
 
 use pci_types::ConfigRegionAccess;
@@ -10,7 +9,7 @@ use crate::pci::{BusRange, Topology};
 use crate::transport::Notifier;
 use crate::virtio::Polls;
 
-/// Where the port's slot registers are: its capability is the first.
+/// Where a fake port has its slot registers.
 const CONTROL: u16 = 0x58;
 const STATUS: u16 = 0x5a;
 
@@ -26,17 +25,6 @@ const PDS: u16 = 0x40;
 
 fn address() -> PciAddress {
     PciAddress::new(0, 0, 1, 0)
-}
-
-/// A port of this type with a slot.
-fn port(kind: u8, capabilities: u32) -> FakeFunction {
-    let mut body = vec![0; 0x3a];
-    body[..2].copy_from_slice(&[2 | kind << 4, 1]);
-    body[0x12..0x16].copy_from_slice(&capabilities.to_le_bytes());
-    FakeFunction::bridge()
-        .capability(0x10, &body)
-        .writable(CONTROL, 0x17ff)
-        .cleared_by_ones(CONTROL, 0x011f_0000)
 }
 
 fn function(pci: &FakePci) -> Function {
@@ -56,7 +44,7 @@ struct Qemu {
 impl Qemu {
     fn new(capabilities: u32, control: u16, status: u16) -> Self {
         let qemu = Self {
-            pci: FakePci::new().with(1, 0, port(4, capabilities)),
+            pci: FakePci::new().with(1, 0, FakeFunction::slot(4, capabilities)),
             completes: true,
         };
         qemu.set(0xffff, control, status);
@@ -166,9 +154,17 @@ fn only_ports_with_a_slot_have_one() {
         let pci = FakePci::new().with(1, 0, function);
         Slot::new(&self::function(&pci), &pci).map(|slot| slot.is_some())
     };
-    assert_eq!(slot(port(4, QEMU)), Ok(true));
-    assert_eq!(slot(port(6, QEMU)), Ok(true), "a downstream port");
-    assert_eq!(slot(port(5, QEMU)), Ok(false), "an upstream port");
+    assert_eq!(slot(FakeFunction::slot(4, QEMU)), Ok(true));
+    assert_eq!(
+        slot(FakeFunction::slot(6, QEMU)),
+        Ok(true),
+        "a downstream port"
+    );
+    assert_eq!(
+        slot(FakeFunction::slot(5, QEMU)),
+        Ok(false),
+        "an upstream port"
+    );
     assert_eq!(slot(FakeFunction::bridge()), Ok(false));
     assert_eq!(
         slot(FakeFunction::root_port()),

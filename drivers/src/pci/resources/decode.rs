@@ -33,7 +33,8 @@ pub(super) fn decode(function: &mut Function) {
                 }
             }
         }
-        Header::Endpoint if !function.is_host_bridge() => {
+        // What its driver made of one that was known before stays.
+        Header::Endpoint if !function.is_host_bridge() && !function.known => {
             for space in [Space::Io, Space::Memory] {
                 command.set(decoding(space), decodes(function, space));
             }

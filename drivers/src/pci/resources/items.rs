@@ -168,6 +168,16 @@ impl Function {
         }
     }
 
+    /// Takes away all that it occupies: whatever its registers hold, nobody gave
+    /// it that.
+    pub(in crate::pci) fn forget(&mut self) {
+        for slot in Slot::ALL {
+            if self.occupied(slot).is_some() {
+                self.displace(slot);
+            }
+        }
+    }
+
     /// Says why a BAR has no address.
     pub(super) fn refuse(&mut self, index: usize, reason: Unassigned) {
         if let Some(bar) = &mut self.bars[index] {

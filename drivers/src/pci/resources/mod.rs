@@ -110,10 +110,18 @@ unsafe fn number_root(
 /// switched on for it may also access memory (bus master), as its driver will
 /// want.
 ///
+/// With what is left, empty slots that support hot-plug get windows of 2 MiB for a
+/// device to come. One of IO, or a larger one, is opened once such a device is
+/// there ([`Topology::rescan`]), if it can be had then. Behind a switch it cannot,
+/// where the switch's own windows are in use and full.
+///
 /// # Safety
 ///
 /// Configuration space is the caller's, nobody uses a function, and nothing but
-/// PCI answers to the addresses in `apertures`.
+/// PCI answers to the addresses in `apertures`. After [`Topology::rescan`] those
+/// that were known may be in use; but a bridge forwards nothing while its windows
+/// change, so nobody accesses one of them now that has a bridge above it which a
+/// new function or an empty slot has above it too.
 pub unsafe fn assign(
     config: &(impl ConfigSpace + ?Sized),
     topology: &mut Topology<'_>,

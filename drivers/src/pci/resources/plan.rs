@@ -4,6 +4,9 @@
 //! bottom up, each window learns what it needs. From the top down, each bus
 //! shares out what leads to it: by falling alignment, so that nothing is lost in
 //! between, and in the table's order among equals.
+//!
+//! The last two are done once more for what is not there yet: with what is left,
+//! each empty slot that supports hot-plug gets windows for a device to come.
 
 use super::Apertures;
 use super::decode::{decode, decoding};
@@ -20,18 +23,33 @@ pub(super) fn plan(functions: &mut [Function], apertures: &Apertures<'_>) {
     for container in containers(functions) {
         keep(functions, container, apertures);
     }
-    for index in (0..functions.len()).rev() {
-        for kind in WindowKind::ALL {
-            measure(functions, index, kind);
+    for round in [Round::Present, Round::Spare] {
+        for index in (0..functions.len()).rev() {
+            for kind in WindowKind::ALL {
+                measure(functions, index, kind, round);
+            }
         }
-    }
-    for container in containers(functions) {
-        share(functions, container, apertures);
+        for container in containers(functions) {
+            share(functions, container, apertures);
+        }
     }
     for function in functions {
         decode(function);
     }
 }
+
+/// For whom there is to be room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// For what is there.
+    Present,
+    /// For what may be put into empty slots.
+    Spare,
+}
+
+/// The bytes of a window that leads to an empty slot, as firmware makes it: more
+/// than a virtio device takes. There is none of IO, which is scarce.
+const SPARE: u64 = 2 << 20;
 
 /// The root buses, and each bridge after the one above it.
 fn containers(functions: &[Function]) -> impl Iterator<Item = Option<usize>> + use<> {
@@ -87,8 +105,10 @@ fn keep(functions: &mut [Function], container: Option<usize>, apertures: &Apertu
                 .any(|list| list.take(range));
             // On a root bus the chipset may decode more than what the machine
             // announces as PCI's. What firmware switched on there is not moved.
+            // Nor is what a driver may have switched off meanwhile.
+            let on = functions[child].command.contains(decoding(space));
             let elsewhere = container.is_none()
-                && functions[child].command.contains(decoding(space))
+                && (on || functions[child].known)
                 && !all_of(apertures, space).any(|aperture| aperture.overlaps(range));
             if !free && !elsewhere {
                 functions[child].displace(slot);
@@ -107,7 +127,7 @@ fn all_of<'r>(apertures: &Apertures<'r>, space: Space) -> impl Iterator<Item = &
 
 /// Works out what a window needs for all that waits behind it. If it is open and
 /// that does not fit, but nothing in it has an address yet, it is given up.
-fn measure(functions: &mut [Function], index: usize, kind: WindowKind) {
+fn measure(functions: &mut [Function], index: usize, kind: WindowKind, round: Round) {
     let Some(bridge) = functions[index].bridge() else {
         return;
     };
@@ -140,6 +160,9 @@ fn measure(functions: &mut [Function], index: usize, kind: WindowKind) {
         .size
         .checked_next_multiple_of(kind.granularity())
         .unwrap_or(u64::MAX);
+    if round == Round::Spare && takes_spare(functions, index, kind) {
+        total.size = SPARE;
+    }
 
     let useless = bridge.window(kind).range.filter(|range| {
         let fits = range.first.is_multiple_of(total.align) && total.size <= range.size();
@@ -156,6 +179,17 @@ fn measure(functions: &mut [Function], index: usize, kind: WindowKind) {
     if let Some(bridge) = functions[index].bridge_mut() {
         bridge.window_mut(kind).need = total;
     }
+}
+
+/// Whether a window is closed that leads to an empty slot.
+fn takes_spare(functions: &[Function], index: usize, kind: WindowKind) -> bool {
+    let closed = functions[index]
+        .bridge()
+        .is_some_and(|bridge| bridge.unnumbered.is_none() && bridge.window(kind).range.is_none());
+    closed
+        && kind.space() == Space::Memory
+        && functions[index].hot_plug
+        && subtree(functions, Some(index)).is_empty()
 }
 
 /// Gives addresses to all that waits for one on a bus.
@@ -355,7 +389,7 @@ fn drop_largest(
     let mut above = functions[index].parent;
     while let Some(bridge) = above {
         for kind in WindowKind::ALL {
-            measure(functions, bridge, kind);
+            measure(functions, bridge, kind, Round::Present);
         }
         above = functions[bridge].parent.filter(|_| bridge != top);
     }
