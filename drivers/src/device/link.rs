@@ -152,6 +152,11 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
         &self.transport
     }
 
+    /// The transport, to write the device's configuration.
+    pub(super) fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
     pub(super) fn features(&self) -> Features {
         self.features
     }

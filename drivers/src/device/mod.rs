@@ -17,11 +17,13 @@ use crate::virtio::InitError;
 pub mod blk;
 mod driver;
 mod link;
+pub mod net;
 pub mod rng;
 mod setup;
 
 pub use blk::Blk;
 pub use driver::Driver;
+pub use net::Net;
 pub use rng::Rng;
 pub use setup::{Setup, Vectors};
 
@@ -127,6 +129,68 @@ pub enum DeviceError {
         /// How many bytes were written.
         written: u32,
     },
+    /// There is no such pair of a receive and a transmit queue, or it is not
+    /// switched on.
+    NoPair {
+        /// Its number, from 0.
+        pair: u16,
+        /// How many there are.
+        pairs: u16,
+    },
+    /// So many pairs of queues cannot be switched on.
+    PairCount {
+        /// How many were asked for.
+        wanted: u16,
+        /// How many are set up.
+        pairs: u16,
+    },
+    /// A frame is longer than the network takes, or shorter than an Ethernet
+    /// header, of 14 bytes.
+    FrameLength {
+        /// Its length in bytes, with the Ethernet header.
+        len: usize,
+        /// The most bytes behind the Ethernet header.
+        mtu: u16,
+    },
+    /// A buffer is too short for what goes into it.
+    BufferTooShort {
+        /// Its length in bytes.
+        len: usize,
+        /// How many it takes.
+        needed: usize,
+    },
+    /// A MAC address is of the wrong kind.
+    MacAddress {
+        /// The address.
+        mac: [u8; 6],
+        /// Whether it had to be a group's: a multicast address.
+        group: bool,
+    },
+    /// The device refused a command (5.1.6.5: VIRTIO_NET_ERR).
+    Refused {
+        /// The command's name in the specification.
+        command: &'static str,
+    },
+    /// The device says that a packet is in an impossible number of buffers
+    /// (5.1.6.4).
+    BufferCount {
+        /// How many it says.
+        num_buffers: u16,
+        /// How many it had.
+        posted: u16,
+    },
+    /// The device did not give back all buffers of a packet together (5.1.6.4.1).
+    IncompletePacket {
+        /// How many are missing.
+        missing: u16,
+    },
+    /// The device wrote less than the header that each packet begins with.
+    ShortPacket {
+        /// How many bytes it wrote.
+        written: usize,
+        /// How many the header has.
+        header: usize,
+    },
 }
 
 impl fmt::Display for DeviceError {
@@ -179,6 +243,44 @@ impl fmt::Display for DeviceError {
             Self::BadAnswer { status, written } => write!(
                 f,
                 "the device's answer makes no sense: status {status}, {written} bytes written"
+            ),
+            Self::NoPair { pair, pairs } => {
+                write!(f, "there is no pair of queues {pair}, only {pairs}")
+            }
+            Self::PairCount { wanted, pairs } => write!(
+                f,
+                "{wanted} pairs of queues cannot be switched on: 1 to {pairs} can"
+            ),
+            Self::FrameLength { len, mtu } => write!(
+                f,
+                "a frame of {len} bytes: an Ethernet header of 14 and up to {mtu} (the MTU) are allowed"
+            ),
+            Self::BufferTooShort { len, needed } => {
+                write!(f, "a buffer of {len} bytes where it takes {needed}")
+            }
+            Self::MacAddress { mac, group } => {
+                let [a, b, c, d, e, g] = mac;
+                let wanted = if *group { "a group" } else { "one station" };
+                write!(
+                    f,
+                    "the MAC address {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x} is not {wanted}'s"
+                )
+            }
+            Self::Refused { command } => write!(f, "the device refused {command}"),
+            Self::BufferCount {
+                num_buffers,
+                posted,
+            } => write!(
+                f,
+                "the device says that a packet is in {num_buffers} buffers of the {posted} that it had"
+            ),
+            Self::IncompletePacket { missing } => write!(
+                f,
+                "the device did not give back {missing} buffers of a packet"
+            ),
+            Self::ShortPacket { written, header } => write!(
+                f,
+                "the device wrote {written} bytes where a packet's header alone has {header}"
             ),
         }
     }

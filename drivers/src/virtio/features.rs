@@ -11,6 +11,9 @@ bitflags! {
     /// device types' own come from `virtio-spec`.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Features: u64 {
+        /// `VIRTIO_F_ANY_LAYOUT`, of legacy interfaces only (6.3): requests may be
+        /// cut into buffers in any way.
+        const ANY_LAYOUT = 1 << 27;
         /// `VIRTIO_F_INDIRECT_DESC`: descriptors that point to tables of
         /// descriptors.
         const INDIRECT_DESC = 1 << 28;

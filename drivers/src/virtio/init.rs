@@ -33,6 +33,21 @@ impl<T: Transport> Init<T> {
         required: Features,
         wait: &mut dyn Wait,
     ) -> Result<Self, InitError> {
+        Self::negotiate(transport, |_| wanted, required, wait)
+    }
+
+    /// As [`begin`](Self::begin), where some features may be accepted only with
+    /// others (2.2.1): `wanted` gets what the device offers.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Self::begin).
+    pub fn negotiate(
+        transport: T,
+        wanted: impl FnOnce(Features) -> Features,
+        required: Features,
+        wait: &mut dyn Wait,
+    ) -> Result<Self, InitError> {
         let mut init = Self {
             transport: Some(transport),
             features: Features::empty(),
@@ -47,7 +62,7 @@ impl<T: Transport> Init<T> {
                 missing: required.difference(offered),
             });
         }
-        let features = offered & (wanted | required | Features::VERSION_1);
+        let features = offered & (wanted(offered) | required | Features::VERSION_1);
         transport.accept_features(features)?;
         init.features = features;
         Ok(init)

@@ -69,6 +69,10 @@ impl Shared<'_> {
 
     pub(super) fn write_status(&self, status: u8) {
         self.check_bells();
+        if status == 0 {
+            // What was rung in time, and not heard, was not rung after the reset.
+            (0..self.bells.len()).for_each(|queue| _ = self.take_bell(queue));
+        }
         self.core.borrow_mut().write_status(status);
     }
 
