@@ -146,6 +146,82 @@ fn the_configuration_moves_with_msix() {
 }
 
 #[test]
+fn the_configuration_is_written_where_it_is_read() {
+    let dma = FakeDma::default();
+    for msix in [false, true] {
+        let device = FakeDevice::new(&dma, options());
+        let mut legacy = transport(&device, msix);
+        legacy.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
+        let before = device.events().len();
+        legacy.write_config(1, 1, &[0xa1, 0xa2]).unwrap();
+        legacy.write_config(4, 2, &[0xb1, 0xb2]).unwrap();
+        legacy
+            .write_config(8, 4, &[0xc1, 0xc2, 0xc3, 0xc4])
+            .unwrap();
+        // By accesses of the field's width, in ascending order.
+        let writes = [1, 2, 4, 8].map(Event::WriteConfig);
+        assert_eq!(device.events()[before..], writes);
+        let expected = [1, 0xa1, 0xa2, 4, 0xb1, 0xb2, 7, 8, 0xc1, 0xc2, 0xc3, 0xc4];
+        device.change(|options| assert_eq!(options.config, expected));
+        for (offset, width, len) in [(10, 4, 4), (0, 3, 3), (0, 2, 3), (12, 1, 1)] {
+            let error = TransportError::ConfigRange {
+                offset,
+                len,
+                available: 12,
+            };
+            let written = legacy.write_config(offset, width, &[0; 4][..len]);
+            assert_eq!(written, Err(error));
+        }
+        device.change(|options| assert_eq!(options.config, expected));
+    }
+}
+
+#[test]
+fn vectors_are_there_while_msix_is_enabled() {
+    // 4.1.5.1.2
+    let dma = FakeDma::default();
+    let two_queues = || Options {
+        queues: [8, 8].into(),
+        vectors: 2,
+        ..options()
+    };
+    let device = FakeDevice::new(&dma, two_queues());
+    let mut legacy = transport(&device, true);
+    let (config, queue) = (Interrupt::ConfigChange, Interrupt::Queue(1));
+    legacy.set_vector(config, Some(0)).unwrap();
+    legacy.set_vector(queue, Some(1)).unwrap();
+    let refused = TransportError::VectorRefused { vector: 2 };
+    assert_eq!(legacy.set_vector(queue, Some(2)), Err(refused));
+    assert_eq!(legacy.set_vector(config, Some(2)), Err(refused));
+    legacy.set_vector(queue, None).unwrap();
+    let events = [
+        Event::Vector(config, Some(0)),
+        Event::Vector(queue, Some(1)),
+        Event::Vector(queue, Some(2)),
+        Event::Vector(config, Some(2)),
+        Event::Vector(queue, None),
+    ];
+    assert_eq!(device.events(), events);
+
+    let device = FakeDevice::new(&dma, two_queues());
+    let mut legacy = transport(&device, false);
+    for interrupt in [config, queue] {
+        let none = Err(TransportError::NoVectors);
+        assert_eq!(legacy.set_vector(interrupt, Some(0)), none);
+    }
+    assert_eq!(device.events(), []);
+}
+
+#[test]
+fn no_queue_is_reset_by_itself() {
+    let dma = FakeDma::default();
+    let device = FakeDevice::new(&dma, options());
+    let error = transport(&device, false).reset_queue(0, &mut Polls(1));
+    assert_eq!(error, Err(TransportError::NoQueueReset { queue: 0 }));
+    assert_eq!(device.events(), []);
+}
+
+#[test]
 fn a_bar_that_is_too_short() {
     let dma = FakeDma::default();
     let device = FakeDevice::new(&dma, options());

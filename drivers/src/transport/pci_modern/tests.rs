@@ -17,6 +17,7 @@ use crate::transport::{Notify, read_config_u32, read_config_u64};
 use crate::virtio::Polls;
 
 mod doorbells;
+mod live;
 
 /// Where BAR 4 is, and how long.
 const BAR4: u64 = 0x8_0000_0000;
@@ -30,15 +31,18 @@ const NOTIFY: u32 = 0x3000;
 /// Offsets in `struct virtio_pci_common_cfg` (4.1.4.3).
 mod common {
     pub(super) const DEVICE_FEATURE: usize = 4;
+    pub(super) const CONFIG_MSIX_VECTOR: usize = 16;
     pub(super) const NUM_QUEUES: usize = 18;
     pub(super) const DEVICE_STATUS: usize = 20;
     pub(super) const QUEUE_SELECT: usize = 22;
     pub(super) const QUEUE_SIZE: usize = 24;
+    pub(super) const QUEUE_MSIX_VECTOR: usize = 26;
     pub(super) const QUEUE_ENABLE: usize = 28;
     pub(super) const QUEUE_NOTIFY_OFF: usize = 30;
     pub(super) const QUEUE_DESC: usize = 32;
     pub(super) const QUEUE_DRIVER: usize = 40;
     pub(super) const QUEUE_DEVICE: usize = 48;
+    pub(super) const QUEUE_RESET: usize = 58;
 }
 
 /// BAR 4 as plain memory: a device whose registers keep what is written to them.
