@@ -15,6 +15,7 @@ use crate::transport::{Transport, TransportError};
 use crate::virtio::InitError;
 
 pub mod blk;
+pub mod console;
 mod driver;
 mod link;
 pub mod net;
@@ -22,6 +23,7 @@ pub mod rng;
 mod setup;
 
 pub use blk::Blk;
+pub use console::Console;
 pub use driver::Driver;
 pub use net::Net;
 pub use rng::Rng;
@@ -105,6 +107,23 @@ pub enum DeviceError {
         count: u64,
         /// The device's capacity in sectors.
         capacity: u64,
+    },
+    /// The driver set up no such port.
+    NoPort {
+        /// Its number.
+        port: u32,
+        /// How many ports the driver set up queues for.
+        ports: u32,
+    },
+    /// The port is not there: the device has not added it yet, or has removed it.
+    PortAbsent {
+        /// Its number.
+        port: u32,
+    },
+    /// The port is not open at the driver's end or at the host's.
+    PortClosed {
+        /// Its number.
+        port: u32,
     },
     /// A buffer's length does not fit the request.
     BufferLength {
@@ -233,6 +252,11 @@ impl fmt::Display for DeviceError {
                 f,
                 "{count} sectors from {sector} go past the device's {capacity} sectors"
             ),
+            Self::NoPort { port, ports } => {
+                write!(f, "there is no port {port}, only {ports}")
+            }
+            Self::PortAbsent { port } => write!(f, "port {port} is not there"),
+            Self::PortClosed { port } => write!(f, "port {port} is closed"),
             Self::BufferLength { len, multiple, max } => write!(
                 f,
                 "a buffer of {len} bytes: it has to be a multiple of {multiple}, more than 0 and at most {max}"
