@@ -217,7 +217,11 @@ impl<T: Transport, D: Dma + Clone> Console<T, D> {
             return Ok(None);
         }
         let transport = self.link.transport();
-        let [a, b, c, d] = transport::read_config_untorn(transport, config::SIZE, 2)?;
+        let [a, b, c, d] = transport::read_config_untorn(transport, config::SIZE, |transport| {
+            let mut bytes = [0; 4];
+            transport.read_config(config::SIZE, 2, &mut bytes)?;
+            Ok(bytes)
+        })?;
         Ok(Some((
             u16::from_le_bytes([a, b]),
             u16::from_le_bytes([c, d]),
@@ -235,7 +239,7 @@ impl<T: Transport, D: Dma + Clone> Console<T, D> {
         if !self.link.has(F::EMERG_WRITE) {
             return Err(DeviceError::Unsupported);
         }
-        Ok(emergency_write(self.link.transport_mut(), byte)?)
+        Ok(emergency_write(self.link.live()?, byte)?)
     }
 
     /// A port, while it is there.

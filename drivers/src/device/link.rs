@@ -152,9 +152,13 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
         &self.transport
     }
 
-    /// The transport, to write the device's configuration.
-    pub(super) fn transport_mut(&mut self) -> &mut T {
-        &mut self.transport
+    /// The transport of a device that is still driven, to access its
+    /// configuration.
+    pub(super) fn live(&mut self) -> Result<&mut T, DeviceError> {
+        match self.state {
+            State::Live => Ok(&mut self.transport),
+            State::Reset | State::Lost => Err(QueueError::Broken.into()),
+        }
     }
 
     pub(super) fn features(&self) -> Features {

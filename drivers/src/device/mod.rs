@@ -21,6 +21,7 @@ mod link;
 pub mod net;
 pub mod rng;
 mod setup;
+mod slots;
 
 pub use blk::Blk;
 pub use console::Console;
@@ -133,6 +134,24 @@ pub enum DeviceError {
         multiple: usize,
         /// The most that it may be.
         max: usize,
+    },
+    /// A block request is not of whole blocks, or of none.
+    NotBlocks {
+        /// Its first sector, of 512 bytes.
+        sector: u64,
+        /// How many sectors it has.
+        count: u64,
+        /// The device's block size in bytes.
+        block_size: u32,
+    },
+    /// A request exceeds a limit that the device's configuration sets.
+    Limit {
+        /// The limit's name in the specification.
+        field: &'static str,
+        /// What the request has.
+        value: u64,
+        /// The most that it may have.
+        max: u64,
     },
     /// The device is read-only (VIRTIO_BLK_F_RO).
     ReadOnly,
@@ -261,6 +280,17 @@ impl fmt::Display for DeviceError {
                 f,
                 "a buffer of {len} bytes: it has to be a multiple of {multiple}, more than 0 and at most {max}"
             ),
+            Self::NotBlocks {
+                sector,
+                count,
+                block_size,
+            } => write!(
+                f,
+                "{count} sectors from {sector} are not whole blocks of {block_size} bytes"
+            ),
+            Self::Limit { field, value, max } => {
+                write!(f, "{value} is more than the device's {field} of {max}")
+            }
             Self::ReadOnly => f.write_str("the device is read-only"),
             Self::Unsupported => f.write_str("the device does not support the request"),
             Self::Io => f.write_str("the device reports an IO error"),

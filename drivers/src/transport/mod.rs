@@ -423,43 +423,44 @@ pub fn read_config_u32<T: Transport + ?Sized>(
     Ok(u32::from_le_bytes(bytes))
 }
 
-/// Reads one little-endian 64-bit configuration field, untorn.
-///
-/// # Errors
-///
-/// As [`read_config_untorn`].
-pub fn read_config_u64<T: Transport + ?Sized>(
-    transport: &T,
-    offset: u16,
-) -> Result<u64, TransportError> {
-    read_config_untorn(transport, offset, 4).map(u64::from_le_bytes)
-}
-
-/// Reads `N` bytes of configuration by accesses of `width` bytes, untorn: such a
-/// read is repeated while the configuration's generation changes (2.5.1), and,
-/// since a legacy interface has none, until two reads agree (2.5.4).
+/// Reads one little-endian 64-bit configuration field, untorn: such a read is
+/// repeated while the configuration's generation changes (2.5.1), and, since a
+/// legacy interface has none, until two reads agree (2.5.4).
 ///
 /// # Errors
 ///
 /// As [`Transport::read_config`], and [`TransportError::ConfigUnstable`] if it
 /// never stands still.
-pub fn read_config_untorn<T: Transport + ?Sized, const N: usize>(
+pub fn read_config_u64<T: Transport + ?Sized>(
     transport: &T,
     offset: u16,
-    width: u8,
-) -> Result<[u8; N], TransportError> {
+) -> Result<u64, TransportError> {
+    let bytes = read_config_untorn(transport, offset, |transport| {
+        let mut bytes = [0; 8];
+        transport.read_config(offset, 4, &mut bytes)?;
+        Ok(bytes)
+    })?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Reads fields of the configuration from `offset` on that belong together, by
+/// `read`, as [`read_config_u64`] reads one.
+pub(crate) fn read_config_untorn<T: Transport + ?Sized, V: PartialEq>(
+    transport: &T,
+    offset: u16,
+    mut read: impl FnMut(&T) -> Result<V, TransportError>,
+) -> Result<V, TransportError> {
     /// A configuration changes rarely; one that changes this often in a row is
     /// a broken device's.
     const ATTEMPTS: usize = 100;
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let before = transport.config_generation();
-        let mut bytes = [0; N];
-        transport.read_config(offset, width, &mut bytes)?;
-        if transport.config_generation() == before && last == Some(bytes) {
-            return Ok(bytes);
+        let value = read(transport)?;
+        if transport.config_generation() == before && last.as_ref() == Some(&value) {
+            return Ok(value);
         }
-        last = Some(bytes);
+        last = Some(value);
     }
     Err(TransportError::ConfigUnstable { offset })
 }

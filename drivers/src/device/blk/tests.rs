@@ -2,16 +2,19 @@ use std::cell::RefCell;
 use std::vec;
 use std::vec::Vec;
 
-use super::disk::{BLK_SIZE, Disk, FLUSH, RO, SIZE_MAX};
+use super::disk::{BLK_SIZE, Disk, FLUSH, IOERR, RO, SIZE_MAX, UNSUPP};
 use super::*;
-use crate::dma::DmaError;
 use crate::dma::fake::FakeDma;
+use crate::dma::{DmaError, DmaRegion};
 use crate::queue::{QueueError, SetupError};
 use crate::transport::fake::{FakeDevice, FakeTransport, Lie, Options, stepping};
 use crate::transport::{DeviceStatus, RingLayout, TransportError};
 use crate::virtio::{InitError, Polls};
 
+mod config;
 mod faults;
+mod queues;
+mod zeroes;
 
 const MODERN: Features = Features::VERSION_1.union(FLUSH);
 const RING: Features = Features::INDIRECT_DESC.union(Features::EVENT_IDX);
@@ -39,12 +42,11 @@ impl<'d> Rig<'d> {
     }
 
     fn start(&self) -> Result<FakeBlk<'d>, DeviceError> {
-        Blk::new(
-            self.device.transport(),
-            &Setup::new(16, RING),
-            self.dma,
-            &mut Polls(100),
-        )
+        self.start_with(&Setup::new(16, RING))
+    }
+
+    fn start_with(&self, setup: &Setup) -> Result<FakeBlk<'d>, DeviceError> {
+        Blk::new(self.device.transport(), setup, self.dma, &mut Polls(100))
     }
 
     /// The device's turn: whether it had something to do.
@@ -118,61 +120,6 @@ fn a_session() {
             assert_eq!(dma.live(), 0);
         }
     }
-}
-
-#[test]
-fn what_the_device_says_of_itself() {
-    // 5.2.4, 5.2.5: a field counts if its feature was negotiated.
-    let plain = Info {
-        capacity: 64,
-        block_size: 512,
-        read_only: false,
-        max_data: 0xffff_fe00,
-    };
-    for (features, info) in [
-        (MODERN, plain),
-        (
-            MODERN | BLK_SIZE,
-            Info {
-                block_size: 1024,
-                ..plain
-            },
-        ),
-        (
-            MODERN | SIZE_MAX | RO,
-            Info {
-                max_data: 4096,
-                read_only: true,
-                ..plain
-            },
-        ),
-    ] {
-        let dma = FakeDma::default();
-        let rig = Rig::new(&dma, features, |_| ());
-        assert_eq!(rig.start().unwrap().info(), info);
-    }
-    let dma = FakeDma::default();
-    let rig = Rig::new(&dma, MODERN | SIZE_MAX, |options| options.config[8] = 1);
-    assert_eq!(
-        rig.start().unwrap().info().max_data,
-        4096,
-        "4097 bytes are 8 sectors"
-    );
-}
-
-#[test]
-fn a_capacity_that_changes_is_read_untorn() {
-    // 2.5.4
-    let dma = FakeDma::default();
-    let mut reads = 0;
-    let rig = Rig::new(&dma, FLUSH, |options| {
-        legacy(options);
-        options.config_hook = Some(std::boxed::Box::new(move |config, _| {
-            reads += 1;
-            config[..8].copy_from_slice(&[u8::from(reads > 1); 8]);
-        }));
-    });
-    assert_eq!(rig.start().unwrap().info().capacity, 0x0101_0101_0101_0101);
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl<T: Transport, D: Dma + Clone> Net<T, D> {
     /// Writes the field `mac`, from the first to the last byte as a device may
     /// expect it (5.1.6.5.2.3), and looks whether the device took it.
     fn write_mac(&mut self, mac: [u8; 6]) -> Result<(), DeviceError> {
-        let transport = self.link.transport_mut();
+        let transport = self.link.live()?;
         transport.write_config(config::MAC, 1, &mac)?;
         match info::read_mac(transport)? {
             found if found == mac => Ok(()),

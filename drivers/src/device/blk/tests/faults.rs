@@ -15,39 +15,6 @@ fn another_device_is_left_alone() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be() {
-    let wrong = |offset: usize, value: u32| {
-        move |options: &mut Options| {
-            options.config[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
-        }
-    };
-    let dma = FakeDma::default();
-    for (features, offset, value, field) in [
-        (BLK_SIZE, 20, 0, "blk_size"),
-        (BLK_SIZE, 20, 256, "blk_size"),
-        (BLK_SIZE, 20, 1000, "blk_size"),
-        (SIZE_MAX, 8, 0, "size_max"),
-        (SIZE_MAX, 8, 511, "size_max"),
-    ] {
-        let rig = Rig::new(&dma, MODERN | features, wrong(offset, value));
-        let error = DeviceError::Config {
-            field,
-            value: value.into(),
-        };
-        assert_eq!(rig.start().unwrap_err(), error);
-        assert_eq!(rig.device.status(), DeviceStatus::FAILED);
-    }
-    let rig = Rig::new(&dma, MODERN, |options| options.config.truncate(7));
-    let error = TransportError::ConfigRange {
-        offset: 0,
-        len: 8,
-        available: 7,
-    };
-    assert_eq!(rig.start().unwrap_err(), DeviceError::Transport(error));
-    assert_eq!(dma.live(), 0);
-}
-
-#[test]
 fn a_device_that_does_not_come_up_is_given_up() {
     let dma = FakeDma::default();
     let no_queue = SetupError::Transport(TransportError::NoQueue { queue: 0 });
@@ -106,7 +73,7 @@ fn a_request_that_fails() {
     let dma = FakeDma::default();
     let rig = Rig::new(&dma, MODERN, |_| ());
     let mut blk = rig.start().unwrap();
-    for (status, error) in [(1, DeviceError::Io), (2, DeviceError::Unsupported)] {
+    for (status, error) in [(IOERR, DeviceError::Io), (UNSUPP, DeviceError::Unsupported)] {
         rig.disk.borrow_mut().status = status;
         assert_eq!(blk.read(0, &mut [0; SECTOR], &mut rig.wait()), Err(error));
     }
