@@ -1,5 +1,7 @@
 //! Time for those who wait: deadlines by the TSC.
 
+use core::time::Duration;
+
 use doorbell::virtio::Wait;
 
 use crate::arch::tsc::{self, Frequency};
@@ -32,11 +34,20 @@ impl Clock {
 
     /// A wait of `milliseconds`, from now on.
     pub fn wait_ms(&self, milliseconds: u64) -> Deadline {
-        let hz = self.frequency.map_or(ASSUMED_HZ, |frequency| frequency.hz);
         Deadline {
             start: tsc::start(),
-            cycles: hz / 1000 * milliseconds,
+            cycles: self.hz() / 1000 * milliseconds,
         }
+    }
+
+    /// The time since the TSC was reset. Where its frequency is unknown, it goes
+    /// too slowly.
+    pub fn now(&self) -> Duration {
+        to_duration(tsc::start(), self.hz())
+    }
+
+    fn hz(&self) -> u64 {
+        self.frequency.map_or(ASSUMED_HZ, |frequency| frequency.hz)
     }
 }
 
@@ -61,5 +72,31 @@ impl Wait for Deadline {
     fn again(&mut self) -> bool {
         core::hint::spin_loop();
         self.remaining().is_some()
+    }
+}
+
+/// How long a number of cycles takes.
+fn to_duration(cycles: u64, hz: u64) -> Duration {
+    let hz = hz.max(1);
+    // Less than a second is left over, so less than 2^64 ns come out.
+    let nanos = u128::from(cycles % hz) * 1_000_000_000 / u128::from(hz);
+    Duration::from_secs(cycles / hz) + Duration::from_nanos(nanos as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cycles_are_exact_to_the_nanosecond_for_ever() {
+        let hz = 2_600_000_000;
+        assert_eq!(to_duration(26, hz), Duration::from_nanos(10));
+        assert_eq!(
+            to_duration(hz * 3 + 2600, hz),
+            Duration::from_micros(3_000_001)
+        );
+        let longest = to_duration(u64::MAX, hz);
+        assert_eq!(longest.as_secs(), u64::MAX / hz);
+        assert_eq!(to_duration(5, 0), Duration::from_secs(5));
     }
 }

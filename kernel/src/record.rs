@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
-use crate::println;
+use crate::{println, results};
 
 /// The version of all records.
 const VERSION: u8 = 1;
@@ -83,6 +83,46 @@ pub enum Record<'a> {
         sector: u64,
         count: u64,
         seed: u64,
+    },
+    /// An address that a network device was leased by DHCP.
+    Net(NetRecord),
+    /// Echo requests to a host, and its answers. The times, in microseconds, are
+    /// missing where none came, or where the clock's frequency is unknown.
+    Ping {
+        address: String,
+        sent: u32,
+        received: u32,
+        min_us: Option<f64>,
+        mean_us: Option<f64>,
+        max_us: Option<f64>,
+    },
+    /// The guest serves at these ports from here on.
+    Serving {
+        address: String,
+        /// TCP.
+        http: u16,
+        /// UDP.
+        echo: u16,
+    },
+    /// What it has served.
+    Served {
+        /// Why it ended: `time`, `byte` (from the serial line), `quit` (a request)
+        /// or `error`.
+        ended: &'a str,
+        seconds: f64,
+        connections: u64,
+        requests: u64,
+        /// Requests that got what they asked for; all others were refused.
+        ok: u64,
+        refused: u64,
+        /// Connections that were cut off before the end of the response.
+        aborted: u64,
+        /// Bytes of HTTP responses.
+        bytes: u64,
+        /// Datagrams that went back.
+        echoed: u64,
+        /// Datagrams that did not.
+        unechoed: u64,
     },
     /// The last: the verdict.
     End { verdict: &'a str, errors: u32 },
@@ -202,6 +242,26 @@ pub struct DeviceRecord {
     pub about: String,
 }
 
+/// A network device's address, and what came with it.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct NetRecord {
+    pub device: String,
+    #[serde(flatten)]
+    pub place: Place,
+    pub transport: String,
+    pub notify: String,
+    pub mac: String,
+    /// The most bytes behind a frame's Ethernet header.
+    pub mtu: usize,
+    /// With the length of the network's prefix: `10.0.2.15/24`.
+    pub address: String,
+    pub router: Option<String>,
+    pub dns: Vec<String>,
+    /// Who leased it.
+    pub server: String,
+}
+
 /// A queue, with the device addresses of its parts.
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "the fields' names are the format's")]
@@ -277,9 +337,12 @@ impl Record<'_> {
         serde_json::to_string(&line).unwrap_or_default()
     }
 
-    /// Prints the record.
+    /// Prints the record, and keeps it among the [`results`].
     pub fn emit(&self) {
-        println!("@{}", self.to_json());
+        let json = self.to_json();
+        println!("@{json}");
+        let lasting = matches!(self, Self::Boot { .. } | Self::World { .. });
+        results::keep(json, lasting);
     }
 }
 

@@ -239,7 +239,7 @@ impl<T: Transport, D: Dma + Clone> Console<T, D> {
         if !self.link.has(F::EMERG_WRITE) {
             return Err(DeviceError::Unsupported);
         }
-        Ok(emergency_write(self.link.live()?, byte)?)
+        Ok(emergency_write(self.link.transport_mut(), byte)?)
     }
 
     /// A port, while it is there.

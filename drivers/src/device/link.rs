@@ -152,6 +152,11 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
         &self.transport
     }
 
+    /// The transport, whether or not the device is still driven.
+    pub(super) fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
     /// The transport of a device that is still driven, to access its
     /// configuration.
     pub(super) fn live(&mut self) -> Result<&mut T, DeviceError> {

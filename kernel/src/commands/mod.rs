@@ -8,6 +8,7 @@ mod hang;
 mod help;
 mod info;
 mod lspci;
+mod net;
 mod shell;
 
 pub use devices::name as way_name;
@@ -42,6 +43,7 @@ pub(super) const COMMANDS: &[Command] = &[
     lspci::COMMAND,
     devices::COMMAND,
     doorbell::COMMAND,
+    net::COMMAND,
     info::COMMAND,
     shell::COMMAND,
     help::COMMAND,

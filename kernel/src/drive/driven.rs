@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use doorbell::device::{DeviceError, Driver, Setup, blk, rng};
+use doorbell::device::{DeviceError, Driver, blk, rng};
 use doorbell::dma::DmaRegion;
 use doorbell::queue::{QueueMut, SplitRing};
 use doorbell::transport::{Interface, NotifyPath};
@@ -17,14 +17,6 @@ use crate::record::{DeviceRecord, QueueRecord};
 
 /// The generic features that this kernel's drivers use.
 pub const FEATURES: Features = Features::INDIRECT_DESC.union(Features::EVENT_IDX);
-
-/// What is accepted beside them: addresses that go through a platform's IOMMU are
-/// this platform's physical ones, since the kernel leaves an IOMMU alone; and
-/// queues that can be reset.
-const ACCEPTED: Features = Features::ACCESS_PLATFORM.union(Features::RING_RESET);
-
-/// The queue size that is asked for where the interface leaves a choice.
-const QUEUE_SIZE: u16 = 256;
 
 /// A device that is up, seen as something to time: one request at a time.
 pub trait Driven {
@@ -99,10 +91,7 @@ pub fn with_device<R>(
         transport,
         listener,
     } = opened;
-    let setup = Setup {
-        vectors: listener.vectors(),
-        ..Setup::new(QUEUE_SIZE, features | ACCEPTED)
-    };
+    let setup = listener.setup(features);
     let transport = &mut **transport;
     let go = |driven: Result<&mut dyn Driven, DeviceError>| {
         let driven = driven.map_err(|error| error.to_string())?;

@@ -5,10 +5,10 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use doorbell::device::Vectors;
+use doorbell::device::{Setup, Vectors};
 use doorbell::pci::{CommandRegister, ConfigSpace, MsiX};
 use doorbell::transport::{IsrBits, Transport};
-use doorbell::virtio::Wait;
+use doorbell::virtio::{Features, Wait};
 
 use super::{Location, Unit, Way};
 use crate::clock::{Clock, Deadline};
@@ -16,6 +16,14 @@ use crate::interrupt::{Connection, Interrupts, Source};
 use crate::machine::Machine;
 use crate::platform::dma::KernelMmio;
 use crate::platform::gsi::Gsi;
+
+/// What is accepted beside them: addresses that go through a platform's IOMMU are
+/// this platform's physical ones, since the kernel leaves an IOMMU alone; and
+/// queues that can be reset.
+const ACCEPTED: Features = Features::ACCESS_PLATFORM.union(Features::RING_RESET);
+
+/// The queue size that is asked for where the interface leaves a choice.
+const QUEUE_SIZE: u16 = 256;
 
 /// The most vectors that the queues of one device get.
 const MAX_QUEUE_VECTORS: u16 = 8;
@@ -199,9 +207,12 @@ impl<'m> Listener<'m> {
         self.mode
     }
 
-    /// The vectors that the device is set up with.
-    pub fn vectors(&self) -> Vectors {
-        self.vectors
+    /// What a driver is set up with that uses the ring features in `features`.
+    pub fn setup(&self, features: Features) -> Setup {
+        Setup {
+            vectors: self.vectors,
+            ..Setup::new(QUEUE_SIZE, features | ACCEPTED)
+        }
     }
 
     /// Whether the device is to interrupt.

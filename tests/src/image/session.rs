@@ -105,8 +105,8 @@ impl Session<'_> {
     /// What the driver is set up with, with queues of about `queue_size`.
     pub(crate) fn setup(&self, queue_size: u16) -> Setup {
         Setup {
-            vectors: self.listener.vectors(),
-            ..Setup::new(queue_size, self.features)
+            queue_size,
+            ..self.listener.setup(self.features)
         }
     }
 
