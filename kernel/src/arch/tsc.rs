@@ -281,7 +281,8 @@ mod tests {
         );
         assert_eq!([0, 0].into_iter().fold(0, greatest_common_divisor), 0);
         let step = step();
-        assert!(step > 0 && (stop().wrapping_sub(start())).is_multiple_of(step));
+        let (before, after) = (start(), stop());
+        assert!(step > 0 && after.wrapping_sub(before).is_multiple_of(step));
     }
 
     #[test]
