@@ -137,7 +137,7 @@ mod tests {
         let dma = FakeDma::default();
         let mut frame = Frame::new(&dma, 60).unwrap();
         assert_eq!((frame.len(), frame.capacity()), (60, 60));
-        frame.fill(0xee);
+        frame.region.fill(0xee);
         for header in [10, 12] {
             let (address, len) = frame.with_header(header);
             assert_eq!(len as usize, header + 60);

@@ -122,6 +122,8 @@ fn a_session() {
                 assert_eq!(net.receive_into(0, &mut into), Ok(Some(len)));
                 assert_eq!(into[..len], frame);
                 assert_eq!(into[len..], [0xee; 2048][len..]);
+                // With EVENT_IDX it has not asked since the first.
+                assert_eq!(rig.device.rang(0), ring.is_empty());
                 into.fill(0xee);
             }
             assert_eq!(rig.device.interrupts(0), 0, "nobody asked for one");
