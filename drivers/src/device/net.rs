@@ -174,17 +174,17 @@ impl<T: Transport, D: Dma + Clone> Net<T, D> {
         self.active
     }
 
-    /// The number of a pair's receive queue, for [`queue`](Self::queue).
+    /// The number of a pair's receive queue, for [`Driver::queue`](super::Driver::queue).
     pub fn receive_queue(&self, pair: u16) -> usize {
         2 * usize::from(pair)
     }
 
-    /// The number of a pair's transmit queue, for [`queue`](Self::queue).
+    /// The number of a pair's transmit queue, for [`Driver::queue`](super::Driver::queue).
     pub fn transmit_queue(&self, pair: u16) -> usize {
         2 * usize::from(pair) + 1
     }
 
-    /// The number of the control queue, for [`queue`](Self::queue), if there is
+    /// The number of the control queue, for [`Driver::queue`](super::Driver::queue), if there is
     /// one.
     pub fn control_queue(&self) -> Option<usize> {
         let control = 2 * usize::from(self.pairs);

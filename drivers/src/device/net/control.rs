@@ -139,7 +139,7 @@ impl<T: Transport, D: Dma + Clone> Net<T, D> {
 
     /// Switches on the first `pairs` of the pairs of queues that are set up, and the
     /// others off (5.1.6.5.6). What is in flight on these comes back at the latest
-    /// when the device is [closed](Self::close).
+    /// when the device is [closed](crate::device::Driver::close).
     ///
     /// # Errors
     ///
