@@ -5,6 +5,7 @@
 //! one that changes its meaning or goes makes version 2.
 
 use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -124,8 +125,53 @@ pub enum Record<'a> {
         /// Datagrams that did not.
         unechoed: u64,
     },
+    /// Which sectors of a disk the guest made zeros of.
+    Zeroed {
+        #[serde(flatten)]
+        place: Place,
+        device: String,
+        sector: u64,
+        count: u64,
+    },
+    /// The guest wants something done or looked at, and waits for one line on the
+    /// serial line: `ok` or `no`, a space, and an answer or the reason.
+    Ask {
+        action: &'a str,
+        #[serde(flatten)]
+        place: Place,
+        #[serde(flatten)]
+        arguments: BTreeMap<&'a str, Argument<'a>>,
+    },
     /// The last: the verdict.
     End { verdict: &'a str, errors: u32 },
+}
+
+/// What an action needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "JSON's own kinds of value")]
+pub enum Argument<'a> {
+    Number(u64),
+    Flag(bool),
+    Text(&'a str),
+}
+
+impl From<u64> for Argument<'_> {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<bool> for Argument<'_> {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
+    }
+}
+
+impl<'a> From<&'a str> for Argument<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text)
+    }
 }
 
 /// Where a device is: on PCI, or at a virtio-mmio address.
@@ -371,6 +417,26 @@ mod tests {
         assert_eq!(
             end.to_json(),
             r#"{"v":1,"kind":"end","verdict":"pass","errors":0}"#
+        );
+    }
+
+    #[test]
+    fn an_action_has_its_arguments_beside_it() {
+        let record = Record::Ask {
+            action: "disk",
+            place: Place {
+                bdf: None,
+                mmio: Some("0xfeb00e00".into()),
+            },
+            arguments: BTreeMap::from([
+                ("sector", u64::MAX.into()),
+                ("name", "a".into()),
+                ("up", true.into()),
+            ]),
+        };
+        assert_eq!(
+            record.to_json(),
+            r#"{"v":1,"kind":"ask","action":"disk","mmio":"0xfeb00e00","name":"a","sector":18446744073709551615,"up":true}"#
         );
     }
 

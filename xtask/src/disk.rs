@@ -1,169 +1,295 @@
 //! The disk images: what the host writes before a run, and what it expects to
-//! find afterwards.
+//! find in between and afterwards.
 //!
-//! A disk is [`DISK_BYTES`] long and full of one pattern. Word `i` (0..64, 64-bit
-//! little-endian) of sector `n` is
-//!
-//! ```text
-//! (n * 64 + i) * 0x9E37_79B9_7F4A_7C15 + seed        (wrapping)
-//! ```
-//!
-//! with [`DISK_SEED`] for what the host writes. A guest that writes uses the
-//! same formula with a seed of its own, and announces the sectors and the seed
-//! in a `wrote` record.
+//! A disk is full of one [`pattern`] whose stream begins with its
+//! first sector, made with [`SEED`] by the host. A guest that writes uses
+//! a seed of its own, and announces the sectors and the seed in a `wrote` record,
+//! or sectors that it made zeros of in a `zeroed` one. What a disk grows by is
+//! zeros too.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::pattern;
+
 /// Bytes in a sector, as virtio-blk counts them.
 pub(crate) const SECTOR_BYTES: usize = 512;
-/// Bytes in each default disk: 16 MiB.
-pub(crate) const DISK_BYTES: u64 = 16 << 20;
 /// The seed of what the host writes.
-pub(crate) const DISK_SEED: u64 = 0xD00D_BE11_D00D_BE11;
-const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
+pub(crate) const SEED: u64 = 0xD00D_BE11_D00D_BE11;
+/// How much is read or written at once.
+const CHUNK: usize = 1 << 20;
 
-/// The contents of sector `n` for `seed`.
-pub(crate) fn sector(n: u64, seed: u64) -> [u8; SECTOR_BYTES] {
-    let mut bytes = [0; SECTOR_BYTES];
-    for (i, word) in (0u64..).zip(bytes.chunks_exact_mut(8)) {
-        let value = n
-            .wrapping_mul(64)
-            .wrapping_add(i)
-            .wrapping_mul(MULTIPLIER)
-            .wrapping_add(seed);
-        word.copy_from_slice(&value.to_le_bytes());
-    }
-    bytes
+/// What sectors hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// The pattern of this seed.
+    Pattern(u64),
+    Zeroes,
 }
 
-/// Writes a fresh disk image.
-///
-/// # Errors
-/// Whatever the file system says, with the path.
-pub(crate) fn create(path: &Path) -> Result<()> {
-    let mut bytes = Vec::with_capacity(DISK_BYTES as usize);
-    for n in 0..DISK_BYTES / SECTOR_BYTES as u64 {
-        bytes.extend_from_slice(&sector(n, DISK_SEED));
+impl Contents {
+    /// Where `bytes`, from byte `at` of the disk on, are something else: the place,
+    /// what is there, and what should be.
+    fn difference(self, at: u64, bytes: &[u8]) -> Option<(u64, u8, u8)> {
+        match self {
+            Self::Pattern(seed) => pattern::difference(at, seed, bytes),
+            Self::Zeroes => {
+                let place = bytes.iter().position(|byte| *byte != 0)?;
+                Some((at + place as u64, bytes[place], 0))
+            }
+        }
     }
-    File::create(path)
-        .and_then(|mut file| file.write_all(&bytes))
-        .with_context(|| format!("cannot write the disk image {}", path.display()))
 }
 
-/// Sectors that a guest says it wrote: `count` from `first`, with `seed`.
+/// Sectors that a guest says it wrote: `count` from `first`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wrote {
     pub(crate) first: u64,
     pub(crate) count: u64,
-    pub(crate) seed: u64,
+    pub(crate) contents: Contents,
 }
 
-/// Checks every sector: those in `wrote` hold the guest's pattern (the last
-/// write counts), all others still the host's. Returns the number of sectors
-/// that the guest wrote, or a sentence about the first wrong word.
-pub(crate) fn check(path: &Path, wrote: &[Wrote]) -> Result<u64, String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|mut file| file.read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    if bytes.len() as u64 != DISK_BYTES {
+impl Wrote {
+    /// The sector after the last.
+    ///
+    /// # Errors
+    /// When the disk has not so many.
+    fn end(&self, sectors: u64) -> Result<u64, String> {
+        let end = self.first.checked_add(self.count);
+        end.filter(|end| *end <= sectors).ok_or_else(|| {
+            format!(
+                "the guest speaks of {} sectors from sector {}, but the disk has {sectors}",
+                self.count, self.first
+            )
+        })
+    }
+}
+
+/// Writes a fresh disk image of so many bytes, whole sectors.
+///
+/// # Errors
+/// Whatever the file system says, with the path.
+pub(crate) fn create(path: &Path, bytes: u64) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(path)?;
+        let mut chunk = vec![0; CHUNK];
+        let mut at = 0;
+        while at < bytes {
+            let length = (bytes - at).min(CHUNK as u64) as usize;
+            pattern::fill(at, SEED, &mut chunk[..length]);
+            file.write_all(&chunk[..length])?;
+            at += length as u64;
+        }
+        Ok(())
+    };
+    write().with_context(|| cannot("write", path))
+}
+
+fn cannot(what: &str, path: &Path) -> String {
+    format!("cannot {what} the disk image {}", path.display())
+}
+
+/// A disk image that is looked at.
+struct Image {
+    file: File,
+    sectors: u64,
+}
+
+impl Image {
+    fn open(path: &Path) -> Result<Self, String> {
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (bytes, file) = opened.map_err(|error| format!("{}: {error}", cannot("read", path)))?;
+        Ok(Self {
+            file,
+            sectors: bytes / SECTOR_BYTES as u64,
+        })
+    }
+
+    /// Whether the sectors from `first` to before `end` hold `contents`; if not,
+    /// a sentence about the first wrong byte.
+    fn compare(&mut self, first: u64, end: u64, contents: Contents) -> Result<(), String> {
+        let read = |error: std::io::Error| format!("cannot read sector {first}: {error}");
+        let (mut at, end) = (first * SECTOR_BYTES as u64, end * SECTOR_BYTES as u64);
+        self.file.seek(SeekFrom::Start(at)).map_err(read)?;
+        let mut chunk = vec![0; CHUNK];
+        while at < end {
+            let length = (end - at).min(CHUNK as u64) as usize;
+            self.file.read_exact(&mut chunk[..length]).map_err(read)?;
+            if let Some((at, found, expected)) = contents.difference(at, &chunk[..length]) {
+                let (sector, byte) = (at / SECTOR_BYTES as u64, at % SECTOR_BYTES as u64);
+                return Err(format!(
+                    "sector {sector}, byte {byte}: found {found:#04x}, expected {expected:#04x} ({})",
+                    match contents {
+                        Contents::Pattern(SEED) =>
+                            "the host's own, which nobody announced to write",
+                        Contents::Pattern(_) => "the guest says it wrote this sector",
+                        Contents::Zeroes => "zeros",
+                    }
+                ));
+            }
+            at += length as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Looks at some sectors, now.
+///
+/// # Errors
+/// A sentence about the first wrong byte.
+pub(crate) fn holds(path: &Path, wrote: Wrote) -> Result<(), String> {
+    let mut image = Image::open(path)?;
+    let end = wrote.end(image.sectors)?;
+    image.compare(wrote.first, end, wrote.contents)
+}
+
+/// Checks every sector of a disk that was made with `made` bytes and has `now`:
+/// those in `wrote` hold what the guest says (the last counts), the others what
+/// they did before. Returns how many sectors the guest wrote.
+///
+/// # Errors
+/// A sentence about the first wrong byte.
+pub(crate) fn check(path: &Path, made: u64, now: u64, wrote: &[Wrote]) -> Result<u64, String> {
+    let mut image = Image::open(path)?;
+    let (made, sectors) = (made / SECTOR_BYTES as u64, now / SECTOR_BYTES as u64);
+    if image.sectors != sectors {
         return Err(format!(
-            "the disk is {} bytes long, not {DISK_BYTES}",
-            bytes.len()
+            "the disk has {} sectors, not {sectors}",
+            image.sectors
         ));
     }
-    let sectors = DISK_BYTES / SECTOR_BYTES as u64;
-    if let Some(w) = wrote.iter().find(|w| {
-        w.first
-            .checked_add(w.count)
-            .is_none_or(|after| after > sectors)
-    }) {
-        return Err(format!(
-            "the guest says it wrote {} sectors from sector {}, but the disk has {sectors}",
-            w.count, w.first
-        ));
+    // The sectors at which contents can change, so that between two of them all is
+    // alike.
+    let mut edges = vec![0, made.min(sectors), sectors];
+    for wrote in wrote {
+        edges.extend([wrote.first, wrote.end(sectors)?]);
     }
+    edges.sort_unstable();
+    edges.dedup();
     let mut by_guest = 0;
-    for (n, found) in (0u64..).zip(bytes.chunks_exact(SECTOR_BYTES)) {
+    for edge in edges.windows(2) {
+        let (first, end) = (edge[0], edge[1]);
         let last = wrote
             .iter()
-            .rev()
-            .find(|w| (w.first..w.first + w.count).contains(&n));
-        by_guest += u64::from(last.is_some());
-        let expected = sector(n, last.map_or(DISK_SEED, |w| w.seed));
-        if let Some(at) = found.iter().zip(expected).position(|(a, b)| *a != b) {
-            let at = at / 8 * 8;
-            return Err(format!(
-                "sector {n}, byte {at}: found {}, expected {} ({})",
-                hex(&found[at..at + 8]),
-                hex(&expected[at..at + 8]),
-                if last.is_some() {
-                    "the guest says it wrote this sector"
-                } else {
-                    "nobody announced a write to this sector"
-                },
-            ));
-        }
+            .rfind(|wrote| (wrote.first..wrote.first + wrote.count).contains(&first));
+        let untouched = if first < made {
+            Contents::Pattern(SEED)
+        } else {
+            Contents::Zeroes
+        };
+        image.compare(first, end, last.map_or(untouched, |wrote| wrote.contents))?;
+        by_guest += last.map_or(0, |_| end - first);
     }
     Ok(by_guest)
-}
-
-fn hex(word: &[u8]) -> String {
-    word.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const BYTES: u64 = 1 << 20;
+
     fn temporary(name: &str) -> std::path::PathBuf {
         std::env::temp_dir().join(format!("doorbell-{}-{name}.img", std::process::id()))
     }
 
+    fn wrote(first: u64, contents: Contents) -> Wrote {
+        Wrote {
+            first,
+            count: 1,
+            contents,
+        }
+    }
+
+    /// Puts other bytes into a sector.
+    fn overwrite(path: &Path, n: usize, seed: u64) {
+        let mut bytes = std::fs::read(path).unwrap();
+        let sector = &mut bytes[n * SECTOR_BYTES..][..SECTOR_BYTES];
+        pattern::fill((n * SECTOR_BYTES) as u64, seed, sector);
+        std::fs::write(path, &bytes).unwrap();
+    }
+
     #[test]
-    fn the_formula_is_the_documented_one() {
-        let bytes = sector(3, 7);
-        let word = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
-        let expected = (3u64 * 64 + 2)
+    fn a_sector_begins_with_its_own_words() {
+        let path = temporary("words");
+        create(&path, BYTES).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len() as u64, BYTES);
+        assert_eq!(bytes[..8], SEED.to_le_bytes());
+        let word = (3u64 * 64 + 2)
             .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            .wrapping_add(7);
-        assert_eq!(word, expected);
-        assert_eq!(sector(0, DISK_SEED)[..8], DISK_SEED.to_le_bytes());
+            .wrapping_add(SEED);
+        assert_eq!(
+            bytes[3 * SECTOR_BYTES + 16..][..8],
+            word.to_le_bytes(),
+            "the formula of the guest"
+        );
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
     fn a_fresh_disk_passes_and_a_write_must_be_announced() {
         let path = temporary("check");
-        create(&path).unwrap();
-        assert_eq!(check(&path, &[]), Ok(0));
+        let check = |wrote: &[Wrote]| check(&path, BYTES, BYTES, wrote);
+        create(&path, BYTES).unwrap();
+        assert_eq!(check(&[]), Ok(0));
 
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[5 * SECTOR_BYTES..6 * SECTOR_BYTES].copy_from_slice(&sector(5, 1));
-        std::fs::write(&path, &bytes).unwrap();
-        let wrote = Wrote {
-            first: 5,
-            count: 1,
-            seed: 1,
-        };
-        assert_eq!(check(&path, &[wrote]), Ok(1));
-        assert!(check(&path, &[]).unwrap_err().contains("sector 5"));
+        overwrite(&path, 5, 1);
+        let right = wrote(5, Contents::Pattern(1));
+        assert_eq!(check(&[right]), Ok(1));
+        assert!(check(&[]).unwrap_err().contains("sector 5, byte 0"));
         // The last write to a sector is the one that counts.
-        let other = Wrote { seed: 2, ..wrote };
-        assert_eq!(check(&path, &[other, wrote]), Ok(1));
-        assert!(check(&path, &[wrote, other]).is_err());
+        let other = wrote(5, Contents::Pattern(2));
+        assert_eq!(check(&[other, right]), Ok(1));
+        assert!(check(&[right, other]).is_err());
+        let wide = Wrote { count: 2, ..right };
+        assert!(check(&[wide]).unwrap_err().contains("sector 6"));
+        let zeroes = wrote(5, Contents::Zeroes);
+        assert!(check(&[zeroes]).unwrap_err().contains("zeros"));
         let beyond = Wrote {
             first: u64::MAX,
-            ..wrote
+            ..right
         };
-        assert!(
-            check(&path, &[beyond])
-                .unwrap_err()
-                .contains("but the disk has")
-        );
+        assert!(check(&[beyond]).unwrap_err().contains("but the disk has"));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_grew_has_zeros_behind_its_old_end() {
+        let path = temporary("grew");
+        create(&path, BYTES).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_len(2 * BYTES))
+            .unwrap();
+        assert_eq!(check(&path, BYTES, 2 * BYTES, &[]), Ok(0));
+        assert!(check(&path, BYTES, BYTES, &[]).is_err());
+        assert!(check(&path, 2 * BYTES, 2 * BYTES, &[]).is_err());
+        overwrite(&path, 3000, 9);
+        assert!(check(&path, BYTES, 2 * BYTES, &[]).is_err());
+        let right = wrote(3000, Contents::Pattern(9));
+        assert_eq!(check(&path, BYTES, 2 * BYTES, &[right]), Ok(1));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn sectors_are_looked_at_in_between() {
+        let path = temporary("holds");
+        create(&path, BYTES).unwrap();
+        overwrite(&path, 7, 4);
+        assert_eq!(holds(&path, wrote(7, Contents::Pattern(4))), Ok(()));
+        assert_eq!(holds(&path, wrote(8, Contents::Pattern(SEED))), Ok(()));
+        let two = Wrote {
+            count: 2,
+            ..wrote(7, Contents::Pattern(4))
+        };
+        assert!(holds(&path, two).unwrap_err().contains("sector 8, byte 0"));
+        assert!(holds(&path, wrote(7, Contents::Zeroes)).is_err());
+        assert!(holds(&path, wrote(BYTES, Contents::Zeroes)).is_err());
         std::fs::remove_file(path).unwrap();
     }
 }

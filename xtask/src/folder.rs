@@ -61,7 +61,8 @@ pub(crate) fn check(files: &Files, options: &Options) -> Result<()> {
         files.serial(),
         files.results(),
     ];
-    let disks = (0..devices::disks(options)).map(|n| files.disk(n));
+    let disks = devices::disks(options);
+    let disks = disks.iter().map(|disk| files.disk(disk.n));
     match disks.chain(logs).find(|path| path.exists()) {
         None => Ok(()),
         Some(path) => bail!(
@@ -80,7 +81,9 @@ pub(crate) fn check(files: &Files, options: &Options) -> Result<()> {
 pub(crate) fn fill(options: &Options, files: &Files) -> Result<()> {
     std::fs::create_dir_all(files.dir())
         .with_context(|| format!("cannot make the folder {}", files.dir().display()))?;
-    (0..devices::disks(options)).try_for_each(|n| disk::create(&files.disk(n)))
+    devices::disks(options)
+        .iter()
+        .try_for_each(|disk| disk::create(&files.disk(disk.n), disk.bytes()))
 }
 
 /// Removes the disks that the run left as they were, and says in qemu.cmd how to
@@ -89,17 +92,14 @@ pub(crate) fn fill(options: &Options, files: &Files) -> Result<()> {
 /// # Errors
 /// When qemu.cmd can't be written.
 pub(crate) fn tidy(options: &Options, files: &Files) -> Result<()> {
-    for path in (0..devices::disks(options)).map(|n| files.disk(n)) {
-        if disk::check(&path, &[]).is_err() || std::fs::remove_file(&path).is_err() {
+    for disk in devices::disks(options) {
+        let (path, bytes) = (files.disk(disk.n), disk.bytes());
+        let changed = disk::check(&path, bytes, bytes, &[]).is_err();
+        if changed || std::fs::remove_file(&path).is_err() {
             continue;
         }
         let path = path.display().to_string();
-        let make = shell_line(&[
-            "truncate".into(),
-            "-s".into(),
-            disk::DISK_BYTES.to_string(),
-            path,
-        ]);
+        let make = shell_line(&["truncate".into(), "-s".into(), bytes.to_string(), path]);
         std::fs::File::options()
             .append(true)
             .open(files.command())
@@ -176,7 +176,7 @@ mod tests {
         assert!(!files.disk(0).exists() && files.disk(1).exists());
         let text = std::fs::read_to_string(files.command()).unwrap();
         assert!(text.starts_with("qemu\n# "), "{text}");
-        assert!(text.contains("truncate -s 16777216 /"), "{text}");
+        assert!(text.contains("truncate -s 33554432 /"), "{text}");
         assert!(text.contains("disk0.img") && !text.contains("disk1.img"));
         std::fs::remove_dir_all(files.dir()).unwrap();
     }

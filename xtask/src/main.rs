@@ -4,6 +4,7 @@ mod check;
 mod disk;
 mod folder;
 mod image;
+mod pattern;
 mod qemu;
 mod qmp;
 mod record;

@@ -1,9 +1,10 @@
 //! A small QMP client: QEMU's own word about its devices, over a Unix socket.
 //! The protocol is QEMU's docs/interop/qmp-spec: a greeting, then
-//! `qmp_capabilities`, then commands; events may stand between.
+//! `qmp_capabilities`, then commands; events may stand
+//! between, and are kept.
 
 use std::fmt;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,6 +13,10 @@ use serde_json::{Value, json};
 
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(20);
+/// How often a socket is tried that isn't there yet.
+const STEP: Duration = Duration::from_millis(20);
+/// How many events are kept for who may want them.
+const EVENTS: usize = 1000;
 
 /// Why QMP gave no answer.
 #[derive(Debug)]
@@ -46,9 +51,16 @@ impl From<std::io::Error> for QmpError {
 }
 
 /// A connection whose capabilities are negotiated.
-pub(crate) struct Qmp<S = UnixStream> {
-    reader: BufReader<S>,
-    writer: S,
+pub(crate) struct Qmp {
+    reader: BufReader<UnixStream>,
+    writer: UnixStream,
+    /// What came of a line so far: a wait for an event may end inside one.
+    line: Vec<u8>,
+    /// What was asked so far. An answer bears its question's number, so that one
+    /// which comes too late is not taken for another's.
+    asked: u64,
+    /// Events that nobody has waited for yet.
+    events: Vec<Value>,
 }
 
 impl Qmp {
@@ -58,28 +70,19 @@ impl Qmp {
     /// # Errors
     /// When there is no QEMU behind it.
     pub(crate) fn connect(path: &Path, patience: Duration) -> Result<Self, QmpError> {
-        let start = Instant::now();
-        let stream = loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => break stream,
-                Err(error) if start.elapsed() >= patience => return Err(error.into()),
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
-        stream.set_read_timeout(Some(ANSWER))?;
-        stream.set_write_timeout(Some(ANSWER))?;
-        let writer = stream.try_clone()?;
-        Self::negotiate(stream, writer)
+        Self::negotiate(connect(path, patience)?)
     }
-}
 
-impl<S: std::io::Read + Write> Qmp<S> {
-    fn negotiate(reader: S, writer: S) -> Result<Self, QmpError> {
+    fn negotiate(stream: UnixStream) -> Result<Self, QmpError> {
+        stream.set_write_timeout(Some(ANSWER))?;
         let mut qmp = Self {
-            reader: BufReader::new(reader),
-            writer,
+            writer: stream.try_clone()?,
+            reader: BufReader::new(stream),
+            line: Vec::new(),
+            asked: 0,
+            events: Vec::new(),
         };
-        let greeting = qmp.message()?;
+        let greeting = qmp.message(Instant::now() + ANSWER)?;
         if greeting.get("QMP").is_none() {
             return Err(QmpError::Protocol(greeting.to_string()));
         }
@@ -87,17 +90,24 @@ impl<S: std::io::Read + Write> Qmp<S> {
         Ok(qmp)
     }
 
-    /// Runs one command and returns what it returns; events are skipped.
+    /// Runs one command and returns what it returns.
     ///
     /// # Errors
     /// See [`QmpError`].
     pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        let request = json!({"execute": command, "arguments": arguments});
+        self.asked += 1;
+        let request = json!({"execute": command, "arguments": arguments, "id": self.asked});
         writeln!(self.writer, "{request}")?;
         self.writer.flush()?;
+        let deadline = Instant::now() + ANSWER;
         loop {
-            let mut message = self.message()?;
+            let mut message = self.message(deadline)?;
             if message.get("event").is_some() {
+                self.keep(message);
+                continue;
+            }
+            // A line that QEMU can't read at all has no number.
+            if message.get("id").is_some_and(|id| *id != self.asked) {
                 continue;
             }
             if let Some(value) = message.get_mut("return") {
@@ -115,70 +125,191 @@ impl<S: std::io::Read + Write> Qmp<S> {
         }
     }
 
-    fn message(&mut self) -> Result<Value, QmpError> {
-        let mut line = String::new();
-        if self.reader.read_line(&mut line)? == 0 {
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+    /// Waits for an event for which `is_it` holds of its name and data, or takes one
+    /// that came before and was not taken. `None` if it doesn't come in time.
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub(crate) fn event(
+        &mut self,
+        is_it: impl Fn(&str, &Value) -> bool,
+        patience: Duration,
+    ) -> Result<Option<Value>, QmpError> {
+        let is_it = |event: &Value| is_it(event["event"].as_str().unwrap_or(""), &event["data"]);
+        if let Some(at) = self.events.iter().position(is_it) {
+            return Ok(Some(self.events.remove(at)));
         }
-        serde_json::from_str(&line).map_err(|_| QmpError::Protocol(line.trim_end().to_owned()))
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.message(deadline) {
+                Ok(event) if is_it(&event) => return Ok(Some(event)),
+                Ok(message) if message.get("event").is_some() => self.keep(message),
+                // An answer that came too late.
+                Ok(_) => {}
+                Err(QmpError::Io(error)) if is_timeout(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn keep(&mut self, event: Value) {
+        if self.events.len() == EVENTS {
+            self.events.remove(0);
+        }
+        self.events.push(event);
+    }
+
+    fn message(&mut self, deadline: Instant) -> Result<Value, QmpError> {
+        while self.line.last() != Some(&b'\n') {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(std::io::Error::from(ErrorKind::TimedOut).into());
+            }
+            self.reader.get_ref().set_read_timeout(Some(left))?;
+            if self.reader.read_until(b'\n', &mut self.line)? == 0 {
+                return Err(std::io::Error::from(ErrorKind::UnexpectedEof).into());
+            }
+        }
+        let line = std::mem::take(&mut self.line);
+        serde_json::from_slice(&line)
+            .map_err(|_| QmpError::Protocol(String::from_utf8_lossy(&line).trim_end().to_owned()))
+    }
+}
+
+/// How a read that took too long ends, by system.
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// Connects to a socket that QEMU listens on, waiting up to `patience` for QEMU to
+/// make it.
+///
+/// # Errors
+/// What the last attempt came to.
+pub(crate) fn connect(path: &Path, patience: Duration) -> std::io::Result<UnixStream> {
+    let start = Instant::now();
+    loop {
+        match UnixStream::connect(path) {
+            Err(_) if start.elapsed() < patience => std::thread::sleep(STEP),
+            result => return result,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
-    /// Runs `f` against a peer that says `script` whatever it is asked.
-    fn with_peer<T>(
-        script: &'static str,
-        f: impl FnOnce(Result<Qmp, QmpError>) -> T,
-    ) -> (T, String) {
+    /// What a [`fake`] was asked, in order: each command with its arguments.
+    pub(crate) type Asked = Arc<Mutex<Vec<(String, Value)>>>;
+
+    /// A connection to a QEMU that says what `answer` makes of a command and its
+    /// arguments, message by message; a `return` or `error` among them gets its number.
+    pub(crate) fn fake(
+        mut answer: impl FnMut(&str, &Value) -> Vec<Value> + Send + 'static,
+    ) -> (Qmp, Asked) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let asked = Asked::default();
+        let seen = asked.clone();
+        let mut writer = theirs.try_clone().unwrap();
+        writeln!(writer, "{{\"QMP\":{{}}}}").unwrap();
+        std::thread::spawn(move || {
+            for line in BufReader::new(theirs).lines().map_while(Result::ok) {
+                let request: Value = serde_json::from_str(&line).unwrap();
+                let command = request["execute"].as_str().unwrap().to_owned();
+                let messages = if command == "qmp_capabilities" {
+                    vec![json!({"return": {}})]
+                } else {
+                    let messages = answer(&command, &request["arguments"]);
+                    let arguments = request["arguments"].clone();
+                    seen.lock().unwrap().push((command, arguments));
+                    messages
+                };
+                for mut message in messages {
+                    if message.get("event").is_none() && message.get("id").is_none() {
+                        message["id"] = request["id"].clone();
+                    }
+                    writeln!(writer, "{message}").unwrap();
+                }
+            }
+        });
+        (Qmp::negotiate(ours).unwrap(), asked)
+    }
+
+    /// A QEMU that does all that it is told.
+    pub(crate) fn obedient() -> (Qmp, Asked) {
+        fake(|_, _| vec![json!({"return": {}})])
+    }
+
+    #[test]
+    fn events_are_kept_and_errors_told_apart() {
+        let (mut qmp, asked) = fake(|command, _| match command {
+            "a" => vec![
+                json!({"event": "RESET", "data": {"n": 1}}),
+                json!({"return": "another's", "id": 77}),
+                json!({"return": [1]}),
+            ],
+            "b" => vec![json!({"error": {"class": "CommandNotFound", "desc": "no"}})],
+            "c" => vec![json!({"error": {"class": "GenericError", "desc": "bad path"}})],
+            _ => vec![json!({"neither": 1})],
+        });
+        assert_eq!(qmp.execute("a", json!({"x": 1})).unwrap(), json!([1]));
+        assert!(matches!(qmp.execute("b", json!({})), Err(QmpError::Unknown(c)) if c == "b"));
+        let refused = qmp.execute("c", json!({})).unwrap_err().to_string();
+        assert!(refused.contains("bad path"), "{refused}");
+        assert!(matches!(
+            qmp.execute("d", json!({})),
+            Err(QmpError::Protocol(_))
+        ));
+        assert_eq!(asked.lock().unwrap()[0], ("a".into(), json!({"x": 1})));
+
+        let reset = |n: u64| move |name: &str, data: &Value| name == "RESET" && data["n"] == n;
+        let moment = Duration::from_millis(50);
+        assert_eq!(qmp.event(reset(2), moment).unwrap(), None);
+        assert!(qmp.event(reset(1), moment).unwrap().is_some());
+        assert_eq!(qmp.event(reset(1), moment).unwrap(), None);
+    }
+
+    /// What comes of a peer that says `script` whatever it is asked, and goes.
+    fn scripted(script: &str) -> Result<Qmp, QmpError> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(script.as_bytes()).unwrap();
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        let writer = ours.try_clone().unwrap();
-        let result = f(Qmp::negotiate(ours, writer));
-        let mut asked = String::new();
-        std::io::Read::read_to_string(&mut theirs, &mut asked).unwrap();
-        (result, asked)
-    }
-
-    const HELLO: &str = "{\"QMP\":{\"version\":{}}}\n{\"return\":{}}\n";
-
-    #[test]
-    fn events_are_skipped_and_errors_told_apart() {
-        let script = concat!(
-            "{\"QMP\":{\"version\":{}}}\n{\"return\":{}}\n",
-            "{\"event\":\"RESET\",\"data\":{}}\n{\"return\":[1]}\n",
-            "{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"no\"}}\n",
-            "{\"error\":{\"class\":\"GenericError\",\"desc\":\"bad path\"}}\n",
-            "gibberish\n",
-        );
-        let ((), asked) = with_peer(script, |qmp| {
-            let mut qmp = qmp.unwrap();
-            assert_eq!(qmp.execute("a", json!({"x": 1})).unwrap(), json!([1]));
-            assert!(matches!(qmp.execute("b", json!({})), Err(QmpError::Unknown(c)) if c == "b"));
-            let refused = qmp.execute("c", json!({})).unwrap_err().to_string();
-            assert!(refused.contains("bad path"), "{refused}");
-            assert!(matches!(
-                qmp.execute("d", json!({})),
-                Err(QmpError::Protocol(_))
-            ));
-            assert!(matches!(qmp.execute("e", json!({})), Err(QmpError::Io(_))));
-        });
-        let first = asked.lines().next().unwrap();
-        assert!(
-            first.contains("\"execute\":\"qmp_capabilities\""),
-            "{first}"
-        );
-        assert!(asked.contains("\"arguments\":{\"x\":1}"));
+        let result = Qmp::negotiate(ours);
+        // Not before: a write to nobody is an error of its own.
+        drop(theirs);
+        result
     }
 
     #[test]
     fn a_peer_without_the_greeting_is_no_qemu() {
-        let (result, _) = with_peer("{\"hello\":1}\n", |qmp| qmp.map(drop));
-        assert!(matches!(result, Err(QmpError::Protocol(_))));
-        let (result, _) = with_peer(HELLO, |qmp| qmp.map(drop));
-        assert!(result.is_ok());
+        assert!(matches!(
+            scripted("{\"hello\":1}\n"),
+            Err(QmpError::Protocol(_))
+        ));
+        assert!(matches!(
+            scripted("gibberish\n"),
+            Err(QmpError::Protocol(text)) if text == "gibberish"
+        ));
+        let hello = "{\"QMP\":{\"version\":{}}}\n";
+        assert!(matches!(scripted(hello), Err(QmpError::Io(_))));
+        assert!(scripted(&format!("{hello}{{\"return\":{{}}}}\n")).is_ok());
+    }
+
+    #[test]
+    fn an_event_that_comes_in_pieces_is_whole() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let hello = "{\"QMP\":{}}\n{\"return\":{}}\n{\"event\":\"DEV";
+        theirs.write_all(hello.as_bytes()).unwrap();
+        let mut qmp = Qmp::negotiate(ours).unwrap();
+        let moment = Duration::from_millis(50);
+        assert_eq!(qmp.event(|_, _| true, moment).unwrap(), None);
+        theirs.write_all(b"ICE\"}\n").unwrap();
+        let event = qmp.event(|name, _| name == "DEVICE", moment).unwrap();
+        assert_eq!(event, Some(json!({"event": "DEVICE"})));
+        drop(theirs);
+        assert!(qmp.event(|_, _| true, moment).is_err());
     }
 }

@@ -7,12 +7,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::image::{self, Image, KERNEL};
+use crate::qemu::devices::{self, Doorbells, Group, Network};
 use crate::qemu::host::{self, Choice, QEMU, find_qemu};
 use crate::qemu::launch::{Echo, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
-use crate::qemu::{self, Accelerator, Devices, Files, Firmware, Machine, Options, devices};
+use crate::qemu::{self, Accelerator, Files, Firmware, Machine, Options};
 use crate::setup::{self, SetupArgs};
 use crate::{folder, results, say, symbols};
+
+/// The devices that a run has unless it is told otherwise.
+const DEVICES: [Group; 3] = [Group::Disks, Group::Entropy, Group::Testdev];
 
 /// How long a guest may be silent unless the user says otherwise.
 const SILENCE_SECONDS: u64 = 120;
@@ -79,11 +83,13 @@ impl RunArgs {
             firmware: self.firmware,
             accelerator: self.accel.resolve()?,
             memory: self.mem,
-            devices: if self.no_devices {
-                Devices::None
+            groups: if self.no_devices {
+                Vec::new()
             } else {
-                Devices::Eventfd
+                DEVICES.to_vec()
             },
+            doorbells: Doorbells::Eventfd,
+            network: Network::Closed,
             mmio_version: self.mmio_version.unwrap_or(2),
             extra: self.qemu_arg.clone(),
         })
@@ -188,7 +194,7 @@ fn dry_run(args: &RunArgs, options: &Options, files: &Files, guest: &str) -> Res
     let kernel = kernel.unwrap_or_else(|| image::published(KERNEL));
     let line = qemu::command_line(&qemu, &kernel, options, files, guest, false)?;
     println!("{}", qemu::shell_line(&line));
-    if devices::disks(options) > 0 {
+    if !devices::disks(options).is_empty() {
         say::note("a run makes the disks in that line; --no-devices leaves them out");
     }
     Ok(ExitCode::SUCCESS)

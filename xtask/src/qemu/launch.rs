@@ -68,8 +68,8 @@ pub(crate) enum Echo {
 }
 
 /// Sees each record as it comes, with those before it, and may answer with
-/// bytes for the guest's serial line ([`Input::Answers`]).
-pub(crate) type Observe<'a> = dyn FnMut(&Record, &[Record]) -> Option<&'static [u8]> + 'a;
+/// text for the guest's serial line ([`Input::Answers`]).
+pub(crate) type Observe<'a> = dyn FnMut(&Record, &[Record]) -> Option<String> + 'a;
 
 /// A run to be done.
 pub(crate) struct Launch<'a> {
@@ -338,7 +338,9 @@ impl Session<'_> {
             && let Some(stdin) = &mut self.stdin
         {
             // A QEMU that is gone shows in its status.
-            let _ = stdin.write_all(answer).and_then(|()| stdin.flush());
+            let _ = stdin
+                .write_all(answer.as_bytes())
+                .and_then(|()| stdin.flush());
         }
         self.ended.records.push(record);
     }
@@ -456,7 +458,7 @@ pub(crate) mod tests {
         let script = r#"echo '@{"v":1,"kind":"checkpoint"}'; read x; echo "got $x"; exit 33"#;
         let ended = run("answers", script, 5000, &mut |record, before| {
             assert!(before.is_empty());
-            (record.kind() == "checkpoint").then(|| b"go\n".as_slice())
+            (record.kind() == "checkpoint").then(|| "go\n".into())
         });
         assert_eq!(ended.last_line, "got go");
     }

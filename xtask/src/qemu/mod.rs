@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use self::devices::{Doorbells, Group, Network};
+
 /// The machines that the guest knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Machine {
@@ -68,23 +70,6 @@ impl Accelerator {
     }
 }
 
-/// Which devices the machine gets besides its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Devices {
-    /// Only what `--qemu-arg` adds.
-    None,
-    /// Every path the doorbell table shows; doorbells are eventfds where the
-    /// transport has them, and the disks have an iothread.
-    Eventfd,
-    /// The same devices with every doorbell taken in the vCPU's own exit, so
-    /// that QEMU's trace counts each of them exactly once.
-    Direct,
-    /// So many transitional entropy devices, each behind a PCI Express root port
-    /// of its own, doorbells taken as for `Direct`: more than IO space has room
-    /// for.
-    Ports(u8),
-}
-
 /// The machine to start.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -93,11 +78,21 @@ pub(crate) struct Options {
     pub(crate) accelerator: Accelerator,
     /// MiB.
     pub(crate) memory: u32,
-    pub(crate) devices: Devices,
+    /// Which devices it gets besides its own and what `extra` adds.
+    pub(crate) groups: Vec<Group>,
+    pub(crate) doorbells: Doorbells,
+    pub(crate) network: Network,
     /// 1 or 2; only `microvm` has virtio-mmio.
     pub(crate) mmio_version: u8,
     /// Passed on verbatim, last.
     pub(crate) extra: Vec<String>,
+}
+
+impl Options {
+    /// Whether the machine has these devices.
+    pub(crate) fn has(&self, group: Group) -> bool {
+        self.groups.contains(&group)
+    }
 }
 
 /// The files of one run, all below one folder.
@@ -150,19 +145,32 @@ impl Files {
         self.dir.join("trace.log")
     }
 
-    /// QMP's socket. The path of a Unix socket holds about 100 bytes, so a deep
-    /// folder gets its socket elsewhere.
+    /// QMP's socket.
     pub(crate) fn qmp(&self) -> PathBuf {
+        self.socket("qmp")
+    }
+
+    /// The socket of a port of the console `id`.
+    pub(crate) fn port(&self, id: &str, port: &str) -> PathBuf {
+        self.socket(&format!("{id}-{port}"))
+    }
+
+    /// A Unix socket. Its path holds about 100 bytes, so a deep folder gets its
+    /// sockets elsewhere.
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
         const LONGEST: usize = 100;
-        let path = self.dir.join("qmp.sock");
+        let path = self.dir.join(format!("{name}.sock"));
         if path.as_os_str().len() <= LONGEST {
             return path;
         }
-        let name: String = self.dir.to_string_lossy().into_owned();
-        let sum = name.bytes().fold(5381u64, |sum, byte| {
+        let dir: String = self.dir.to_string_lossy().into_owned();
+        let sum = dir.bytes().fold(5381u64, |sum, byte| {
             sum.wrapping_mul(33).wrapping_add(byte.into())
         });
-        std::env::temp_dir().join(format!("doorbell-{}-{sum:x}.sock", std::process::id()))
+        std::env::temp_dir().join(format!(
+            "doorbell-{}-{sum:x}-{name}.sock",
+            std::process::id()
+        ))
     }
 }
 
@@ -261,7 +269,9 @@ pub(crate) mod tests {
             firmware: Firmware::Qboot,
             accelerator: Accelerator::Tcg,
             memory: 64,
-            devices: Devices::Eventfd,
+            groups: vec![Group::Disks, Group::Entropy, Group::Testdev],
+            doorbells: Doorbells::Eventfd,
+            network: Network::Closed,
             mmio_version: 2,
             extra: Vec::new(),
         }
@@ -329,7 +339,7 @@ pub(crate) mod tests {
     #[test]
     fn extra_arguments_come_last_and_verbatim() {
         let mut options = options(Machine::Pc);
-        options.devices = Devices::None;
+        options.groups.clear();
         options.extra = vec!["-device".into(), "virtio-rng-pci,id=a b".into()];
         let line = line(&options, "", true);
         assert!(line.ends_with("-device 'virtio-rng-pci,id=a b'"), "{line}");
@@ -347,6 +357,8 @@ pub(crate) mod tests {
     #[test]
     fn a_deep_folder_gets_a_short_socket() {
         let files = Files::new(Path::new("/").join("d".repeat(120))).unwrap();
-        assert!(files.qmp().as_os_str().len() <= 100);
+        let port = files.port("con0", "data0");
+        assert!(port.as_os_str().len() <= 100);
+        assert_ne!(port, files.qmp());
     }
 }

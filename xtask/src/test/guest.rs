@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::World;
+use super::cells::{Cell, PORTS, Set};
 use super::paths;
 use super::report::Report;
 use super::witness::{Places, Witness, disks, doorbells, same};
-use crate::qemu::host::open_kvm;
+use crate::qemu::devices::{self, Doorbells};
 use crate::qemu::launch::{Echo, Ended, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
-use crate::qemu::{self, Accelerator, Devices, Files, Firmware, Machine, Options, devices};
+use crate::qemu::{self, Files};
 use crate::record::Record;
 use crate::{folder, results};
 
@@ -20,106 +21,15 @@ use crate::{folder, results};
 /// does, because others run beside it.
 const SILENCE: Duration = Duration::from_secs(120);
 const TOTAL: Duration = Duration::from_secs(600);
-/// MiB.
-const MEMORY: u32 = 64;
 /// The word on the guest's command line that turns checkpoints on.
 const WITNESS: &str = "witness";
-
-/// One machine to test on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cell {
-    pub(crate) name: &'static str,
-    machine: Machine,
-    firmware: Firmware,
-    accelerator: Accelerator,
-    devices: Devices,
-    mmio_version: u8,
-}
-
-const Q35: Cell = Cell {
-    name: "q35-qboot",
-    machine: Machine::Q35,
-    firmware: Firmware::Qboot,
-    accelerator: Accelerator::Tcg,
-    devices: Devices::Direct,
-    mmio_version: 2,
-};
-
-/// The table. Most cells take every doorbell directly, so that its trace is
-/// exact; one has the eventfds and the iothread that `run` has.
-pub(crate) const CELLS: [Cell; 10] = [
-    Q35,
-    Cell {
-        name: "q35-seabios",
-        firmware: Firmware::Seabios,
-        ..Q35
-    },
-    Cell {
-        name: "q35-qboot-eventfd",
-        devices: Devices::Eventfd,
-        ..Q35
-    },
-    Cell {
-        name: "q35-qboot-24-ports",
-        devices: Devices::Ports(24),
-        ..Q35
-    },
-    Cell {
-        name: "pc-qboot",
-        machine: Machine::Pc,
-        ..Q35
-    },
-    Cell {
-        name: "pc-seabios",
-        machine: Machine::Pc,
-        firmware: Firmware::Seabios,
-        ..Q35
-    },
-    Cell {
-        name: "microvm-mmio1",
-        machine: Machine::Microvm,
-        mmio_version: 1,
-        ..Q35
-    },
-    Cell {
-        name: "microvm-mmio2",
-        machine: Machine::Microvm,
-        ..Q35
-    },
-    Cell {
-        name: "microvm-seabios",
-        machine: Machine::Microvm,
-        firmware: Firmware::Seabios,
-        ..Q35
-    },
-    Cell {
-        name: "q35-qboot-kvm",
-        accelerator: Accelerator::Kvm,
-        ..Q35
-    },
-];
-
-impl Cell {
-    fn options(&self) -> Options {
-        Options {
-            machine: self.machine,
-            firmware: self.firmware,
-            accelerator: self.accelerator,
-            memory: MEMORY,
-            devices: self.devices,
-            mmio_version: self.mmio_version,
-            extra: Vec::new(),
-        }
-    }
-}
 
 /// Boots the test image on one cell and adds up what it and its witnesses say.
 pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     let mut report = Report::default();
-    if cell.accelerator == Accelerator::Kvm
-        && let Err(error) = open_kvm()
-    {
-        report.skip("", format!("cannot open /dev/kvm: {error}"));
+    let reason = cell.impossible().map(str::to_owned);
+    if let Some(reason) = reason.or_else(|| cell.missing()) {
+        report.skip("", reason);
         return Ok(report);
     }
     let image = match &world.tests {
@@ -141,7 +51,7 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
         input: Input::Answers,
         echo: Echo::Nobody,
     };
-    let mut witness = Witness::new(files.qmp());
+    let mut witness = Witness::new(&options, &files);
     let ended = launch(&launch_it, &mut |record, before| {
         witness.observe(record, before)
     })?;
@@ -152,30 +62,31 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     read(&ended, &outcome, &mut report);
     witness.finish();
     let trace = std::fs::read(files.trace()).unwrap_or_default();
-    let exact = cell.devices != Devices::Eventfd;
+    let exact = options.doorbells == Doorbells::Direct;
     witness.report.check(
         "doorbells",
         doorbells::compare(&String::from_utf8_lossy(&trace), &ended.records, exact),
     );
-    if let Devices::Ports(count) = cell.devices {
-        let result = io_space(&ended.records, count.into(), SEABIOS_WINDOWS);
+    if cell.set == Set::Ports {
+        let result = io_space(&ended.records, PORTS.into(), SEABIOS_WINDOWS);
         witness.report.check("io space", result);
     } else {
-        let expected = paths::of(cell.machine, cell.mmio_version);
+        let expected = paths::of(options.machine, options.mmio_version);
         let records = ended.records.iter().map(Record::value);
-        witness
-            .report
-            .check("every path", paths::driven(&expected, records));
+        let result = paths::driven(&paths::kinds(&options), &expected, records);
+        witness.report.check("every path", result);
     }
     witness
         .report
         .check("every device", undriven(&witness.places, &ended.records));
-    for n in 0..devices::disks(&options) {
-        let result = disks::compare(&files.disk(n), n, &witness.places, &ended.records);
-        witness.report.check(&format!("disk{n}"), result);
+    for disk in devices::disks(&options) {
+        let path = files.disk(disk.n);
+        let now = witness.peers.blocks.bytes(&disk);
+        let result = disks::compare(&path, &disk, now, &witness.places, &ended.records);
+        witness.report.check(&disk.node(), result);
         // Gigabytes add up; a disk that was right is of no interest.
         if witness.report.failed() == 0 && outcome == Outcome::Pass {
-            let _ = std::fs::remove_file(files.disk(n));
+            let _ = std::fs::remove_file(path);
         }
     }
     report.add(witness.report);
@@ -185,7 +96,7 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
 /// Whether every device that QEMU has, and that the guest has a driver for, was
 /// driven.
 fn undriven(places: &Places, records: &[Record]) -> Result<(), String> {
-    let ours = |id: &str| id.starts_with("blk") || id.starts_with("rng");
+    let ours = |id: &str| paths::KINDS.iter().any(|kind| id.starts_with(kind.prefix));
     let driven = |address: &str| {
         let devices = records.iter().filter(|record| record.kind() == "device");
         devices

@@ -1,10 +1,12 @@
 //! `cargo xtask test`: one table of cases, each with its own folder of logs in
 //! `target/doorbell/test/`. [`host`] runs cargo's tests, [`guest`] boots the
-//! guest tests with [`witness`]es, [`tool`] tries this tool on bad worlds.
+//! guest tests on all [`cells`] with [`witness`]es and [`peer`]s, [`tool`] tries this tool on bad worlds.
 
+mod cells;
 mod guest;
 mod host;
 mod paths;
+mod peer;
 mod report;
 mod tool;
 mod witness;
@@ -54,7 +56,7 @@ struct Case {
 
 enum Job {
     Host,
-    Guest(guest::Cell),
+    Guest(cells::Cell),
     Tool(tool::Case),
 }
 
@@ -80,8 +82,8 @@ fn table() -> Vec<Case> {
         name: "host/cargo-test".into(),
         job: Job::Host,
     }];
-    let guests = guest::CELLS.map(|cell| Case {
-        name: format!("guest/{}", cell.name),
+    let guests = cells::all().into_iter().map(|cell| Case {
+        name: format!("guest/{}", cell.name()),
         job: Job::Guest(cell),
     });
     let tools = tool::CASES.map(|case| Case {

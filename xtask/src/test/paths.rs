@@ -3,13 +3,40 @@
 
 use serde_json::Value;
 
-use crate::qemu::Machine;
+use crate::qemu::devices::Group;
+use crate::qemu::{Machine, Options};
 
 /// An interface and a way to ring, by the records' names.
 pub(super) type Path = (&'static str, &'static str);
 
-/// The kinds of device, each of which has every path.
-const DEVICES: [&str; 2] = ["virtio-blk", "virtio-rng"];
+/// A kind of device that the guest has a driver for, and that has every path.
+pub(super) struct Kind {
+    group: Group,
+    /// What the devices' IDs begin with.
+    pub(super) prefix: &'static str,
+    /// Its name in records.
+    name: &'static str,
+}
+
+/// All of them.
+pub(super) const KINDS: [Kind; 2] = [
+    Kind {
+        group: Group::Disks,
+        prefix: "blk",
+        name: "virtio-blk",
+    },
+    Kind {
+        group: Group::Entropy,
+        prefix: "rng",
+        name: "virtio-rng",
+    },
+];
+
+/// The kinds that a machine has, by their names in records.
+pub(super) fn kinds(options: &Options) -> Vec<&'static str> {
+    let kinds = KINDS.iter().filter(|kind| options.has(kind.group));
+    kinds.map(|kind| kind.name).collect()
+}
 
 /// The cases that are timed of each path.
 const CASES: [&str; 3] = ["doorbell-idle", "doorbell-request", "round-trip"];
@@ -34,15 +61,16 @@ fn is(record: &Value, key: &str, text: &str) -> bool {
     record[key].as_str() == Some(text)
 }
 
-/// Whether the guest brought both kinds of device up over every path.
+/// Whether the guest brought these kinds of device up over every path.
 ///
 /// # Errors
 /// The first path that has no `device` record.
 pub(super) fn driven<'r>(
+    kinds: &[&str],
     paths: &[Path],
     records: impl Iterator<Item = &'r Value> + Clone,
 ) -> Result<(), String> {
-    for (device, &(transport, notify)) in DEVICES
+    for (device, &(transport, notify)) in kinds
         .iter()
         .flat_map(|device| paths.iter().map(move |path| (device, path)))
     {
@@ -59,7 +87,7 @@ pub(super) fn driven<'r>(
     Ok(())
 }
 
-/// Whether the guest timed both kinds of device over every path, `at_least` so
+/// Whether the guest timed each kind of device over every path, `at_least` so
 /// often, and every doorbell arrived.
 ///
 /// # Errors
@@ -69,7 +97,7 @@ pub(super) fn timed<'r>(
     at_least: u64,
     records: impl Iterator<Item = &'r Value> + Clone,
 ) -> Result<(), String> {
-    for device in DEVICES {
+    for device in KINDS.map(|kind| kind.name) {
         for case in CASES {
             for &(transport, notify) in paths {
                 let row = format!("{case} of {device} over {transport}, {notify}");
@@ -108,6 +136,7 @@ mod tests {
             record("device", "virtio-blk"),
             record("device", "virtio-rng"),
         ];
+        let driven = |paths: &[Path], records| driven(&KINDS.map(|kind| kind.name), paths, records);
         assert_eq!(driven(&paths, both.iter()), Ok(()));
         assert!(driven(&paths, both[..1].iter()).is_err());
         assert!(driven(&of(Machine::Microvm, 1), both.iter()).is_err());
@@ -118,9 +147,9 @@ mod tests {
     fn a_row_must_be_there_and_whole() {
         let paths = of(Machine::Microvm, 2);
         let rows = |n: u64, delivered: u64| -> Vec<Value> {
-            let all = DEVICES
+            let all = KINDS
                 .iter()
-                .flat_map(|device| CASES.map(|case| (device, case)));
+                .flat_map(|kind| CASES.map(|case| (kind.name, case)));
             all.map(|(device, case)| {
                 json!({
                     "kind": "summary", "case": case, "device": device,

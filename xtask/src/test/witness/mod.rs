@@ -3,7 +3,7 @@
 //! stands on the disks afterwards ([`disks`]). The guest cannot fool them.
 //!
 //! A guest whose command line has the word `witness` prints a `checkpoint`
-//! record and waits for a byte on its serial line. Its `pci` records are then true,
+//! record and waits for a line on its serial line. Its `pci` records are then true,
 //! and the devices with a `device` record since the checkpoint before are being
 //! driven as the last of them says.
 
@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::peer::{Answer, Ask, Peers};
 use super::report::Report;
+use crate::qemu::{Files, Options};
 use crate::qmp::{Qmp, QmpError};
 use crate::record::Record;
 
@@ -29,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// of its command line.
 pub(crate) type Places = BTreeMap<String, String>;
 
-/// Compares at each checkpoint.
+/// Compares at each checkpoint, and has done what is asked for.
 pub(crate) struct Witness {
     socket: PathBuf,
     qmp: Option<Qmp>,
@@ -37,36 +39,86 @@ pub(crate) struct Witness {
     seen: usize,
     checkpoints: usize,
     pub(crate) places: Places,
+    pub(crate) peers: Peers,
     pub(crate) report: Report,
 }
 
 impl Witness {
-    pub(crate) fn new(socket: PathBuf) -> Self {
+    pub(crate) fn new(options: &Options, files: &Files) -> Self {
         Self {
-            socket,
+            socket: files.qmp(),
             qmp: None,
             seen: 0,
             checkpoints: 0,
             places: Places::new(),
+            peers: Peers::new(options, files),
             report: Report::default(),
         }
     }
 
-    /// Sees a record; on a checkpoint asks QEMU, compares, and lets the guest go on.
-    pub(crate) fn observe(&mut self, record: &Record, before: &[Record]) -> Option<&'static [u8]> {
-        if record.kind() != "checkpoint" {
-            return None;
+    /// Sees a record; on a checkpoint asks QEMU, compares, and lets the guest go on;
+    /// does what is asked for, and tells the guest what came of it.
+    pub(crate) fn observe(&mut self, record: &Record, before: &[Record]) -> Option<String> {
+        match record.kind() {
+            "checkpoint" => {
+                self.checkpoint(record.text("name").unwrap_or("checkpoint"), before);
+                Some("\n".into())
+            }
+            "ask" => Some(self.ask(record)),
+            _ => None,
         }
+    }
+
+    fn checkpoint(&mut self, name: &str, before: &[Record]) {
         self.checkpoints += 1;
-        let name = record.text("name").unwrap_or("checkpoint").to_owned();
-        if let Err(error) = self.compare(&name, before) {
+        if let Err(error) = self.compare(name, before) {
             match error {
-                QmpError::Unknown(_) => self.report.skip(&name, error.to_string()),
-                _ => self.report.fail(&name, error.to_string()),
+                QmpError::Unknown(_) => self.report.skip(name, error.to_string()),
+                _ => self.report.fail(name, error.to_string()),
             }
         }
         self.seen = before.len();
-        Some(b"\n")
+    }
+
+    /// The line that answers the guest. What is not right fails here too, so that
+    /// it counts whatever the guest makes of it.
+    fn ask(&mut self, record: &Record) -> String {
+        let answer = self.answer(record);
+        let action = record.text("action").unwrap_or("?");
+        let label = match record.address() {
+            Some(address) => format!("ask/{action} {address}"),
+            None => format!("ask/{action}"),
+        };
+        let line = match &answer {
+            Ok(text) => format!("ok {text}"),
+            Err(why) => format!("no {why}"),
+        };
+        self.report.check(&label, answer.map(drop));
+        line.replace('\n', " ") + "\n"
+    }
+
+    fn answer(&mut self, record: &Record) -> Answer {
+        let mut qmp = self.connection().map_err(|error| error.to_string())?;
+        let device = match record.address() {
+            None => Ok(None),
+            Some(address) => self.device(&mut qmp, address).map(Some),
+        };
+        let device = device.map_err(|error| error.to_string());
+        let answer = device.and_then(|id| {
+            self.peers
+                .answer(&Ask::new(record, id.as_deref()), &mut qmp)
+        });
+        self.qmp = Some(qmp);
+        answer
+    }
+
+    /// The `id=` of the device at `address`, which may have been plugged lately.
+    fn device(&mut self, qmp: &mut Qmp, address: &str) -> Result<String, String> {
+        if !self.places.contains_key(address) {
+            self.locate(qmp).map_err(|error| error.to_string())?;
+        }
+        let id = self.places.get(address).cloned();
+        id.ok_or_else(|| format!("QEMU has no device at {address}"))
     }
 
     /// A run without a checkpoint has been witnessed by nobody.
@@ -79,20 +131,30 @@ impl Witness {
         }
     }
 
-    fn compare(&mut self, name: &str, before: &[Record]) -> Result<(), QmpError> {
-        let mut qmp = match self.qmp.take() {
-            Some(qmp) => qmp,
-            None => Qmp::connect(&self.socket, PATIENCE)?,
-        };
+    /// The connection, until it is put back.
+    fn connection(&mut self) -> Result<Qmp, QmpError> {
+        match self.qmp.take() {
+            Some(qmp) => Ok(qmp),
+            None => Qmp::connect(&self.socket, PATIENCE),
+        }
+    }
+
+    /// Looks where the devices are; returns the PCI functions.
+    fn locate(&mut self, qmp: &mut Qmp) -> Result<Value, QmpError> {
         let functions = qmp.execute("query-pci", json!({}))?;
         self.places.extend(pci::places(&functions));
         let tree = qmp.execute(
             "human-monitor-command",
             json!({"command-line": "info qtree"}),
         )?;
-        self.places
-            .extend(virtio::mmio_places(tree.as_str().unwrap_or_default()));
+        let tree = tree.as_str().unwrap_or_default();
+        self.places.extend(virtio::mmio_places(tree));
+        Ok(functions)
+    }
 
+    fn compare(&mut self, name: &str, before: &[Record]) -> Result<(), QmpError> {
+        let mut qmp = self.connection()?;
+        let functions = self.locate(&mut qmp)?;
         let new = &before[self.seen..];
         // Again only when the guest says something new.
         if new.iter().any(|record| record.kind() == "pci") {
@@ -153,6 +215,7 @@ pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qmp::tests::obedient;
 
     #[test]
     fn the_latest_record_of_an_address_counts() {
@@ -179,15 +242,41 @@ mod tests {
         assert_eq!(hex(&json!("no")), None);
     }
 
+    fn witness(dir: &str) -> Witness {
+        let options = crate::qemu::tests::options(crate::qemu::Machine::Microvm);
+        Witness::new(&options, &Files::new(dir.into()).unwrap())
+    }
+
     #[test]
     fn nobody_to_ask_is_a_failure_and_the_guest_goes_on() {
-        let mut witness = Witness::new("/no/such/socket".into());
+        let mut alone = witness("/no/such/folder");
         let checkpoint = Record::parse(r#"{"v":1,"kind":"checkpoint","name":"c"}"#).unwrap();
-        assert_eq!(witness.observe(&checkpoint, &[]), Some(b"\n".as_slice()));
-        assert_eq!(witness.report.failed(), 1);
-
-        let mut silent = Witness::new(PathBuf::new());
+        assert_eq!(alone.observe(&checkpoint, &[]).as_deref(), Some("\n"));
+        assert_eq!(alone.report.failed(), 1);
+        let mut silent = witness("/");
         silent.finish();
         assert_eq!(silent.report.failed(), 1);
+    }
+
+    #[test]
+    fn each_question_has_one_line_for_an_answer() {
+        let mut witness = witness("/");
+        witness.qmp = Some(obedient().0);
+        witness.places.insert("a".into(), "blk0".into());
+        let mut ask = |text: &str| {
+            let record = Record::parse(&format!(r#"{{"v":1,"kind":"ask",{text}}}"#)).unwrap();
+            witness.observe(&record, &[]).unwrap()
+        };
+        let answer = ask(r#""action":"resize","bdf":"a","bytes":33554432"#);
+        assert_eq!(answer, "ok \n");
+        let answer = ask(r#""action":"dance","bdf":"a""#);
+        assert_eq!(answer, "no the host knows no action \"dance\"\n");
+        let answer = ask(r#""action":"resize","bdf":"b","bytes":33554432"#);
+        assert_eq!(answer, "no QEMU has no device at b\n");
+        assert_eq!(witness.report.total(), "1 passed, 2 failed, 0 skipped");
+        assert_eq!(
+            witness.report.lines("x").lines().next(),
+            Some("FAIL x/ask/dance a: the host knows no action \"dance\"")
+        );
     }
 }

@@ -1,0 +1,229 @@
+//! The machines to test on: machine x firmware x accelerator x devices, all of
+//! them. What cannot exist says why.
+
+use crate::qemu::devices::{Doorbells, Group, Network};
+use crate::qemu::host::{hardware_virtualization, open_kvm};
+use crate::qemu::{Accelerator, Firmware, Machine, Options};
+
+/// MiB.
+const MEMORY: u32 = 64;
+
+/// A machine, and the version of its virtio-mmio where it has that.
+const MACHINES: [(Machine, u8); 4] = [
+    (Machine::Q35, 2),
+    (Machine::Pc, 2),
+    (Machine::Microvm, 1),
+    (Machine::Microvm, 2),
+];
+const FIRMWARES: [Firmware; 2] = [Firmware::Qboot, Firmware::Seabios];
+const ACCELERATORS: [Accelerator; 2] = [Accelerator::Tcg, Accelerator::Kvm];
+const SETS: [Set; 5] = [
+    Set::Direct,
+    Set::Eventfd,
+    Set::Disks,
+    Set::HotPlug,
+    Set::Ports,
+];
+
+/// How many ports [`Set::Ports`] has.
+pub(super) const PORTS: u8 = 24;
+
+/// Which devices a cell has, and who takes their doorbells: most cells take every
+/// one directly, so that its trace is exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Set {
+    /// All kinds.
+    Direct,
+    /// All kinds, with the eventfds and the iothread that `run` has.
+    Eventfd,
+    /// Disks that are read-only, faulty, full, or of many queues or large blocks.
+    Disks,
+    /// Disks that come and go.
+    HotPlug,
+    /// More devices with IO than IO space has windows for.
+    Ports,
+}
+
+impl Set {
+    /// What it adds to a cell's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "",
+            Self::Eventfd => "-eventfd",
+            Self::Disks => "-disks",
+            Self::HotPlug => "-hotplug",
+            Self::Ports => "-24-ports",
+        }
+    }
+
+    fn groups(self) -> Vec<Group> {
+        use Group::*;
+        match self {
+            Self::Direct => vec![
+                Disks,
+                Entropy,
+                Testdev,
+                Net,
+                NetBehind,
+                Console,
+                ConsoleBehind,
+                Balloon,
+            ],
+            Self::Eventfd => vec![
+                Disks,
+                Entropy,
+                Testdev,
+                Net,
+                NetBehind,
+                Console,
+                ConsoleBehind,
+                BalloonBehind,
+            ],
+            Self::Disks => vec![Disks, SpecialDisks],
+            Self::HotPlug => vec![Disks, HotPlug],
+            Self::Ports => vec![Ports(PORTS)],
+        }
+    }
+
+    pub(super) fn doorbells(self) -> Doorbells {
+        match self {
+            Self::Eventfd => Doorbells::Eventfd,
+            _ => Doorbells::Direct,
+        }
+    }
+}
+
+/// One machine to test on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cell {
+    machine: Machine,
+    mmio_version: u8,
+    firmware: Firmware,
+    accelerator: Accelerator,
+    pub(super) set: Set,
+}
+
+/// All cells, those that cannot exist too.
+pub(super) fn all() -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for accelerator in ACCELERATORS {
+        for (machine, mmio_version) in MACHINES {
+            for firmware in FIRMWARES {
+                cells.extend(SETS.map(|set| Cell {
+                    machine,
+                    mmio_version,
+                    firmware,
+                    accelerator,
+                    set,
+                }));
+            }
+        }
+    }
+    cells
+}
+
+impl Cell {
+    /// Its parts, without those that most cells have.
+    pub(super) fn name(&self) -> String {
+        let mmio = match (self.machine, self.mmio_version) {
+            (Machine::Microvm, 1) => "-mmio1",
+            (Machine::Microvm, _) => "-mmio2",
+            _ => "",
+        };
+        let kvm = match self.accelerator {
+            Accelerator::Tcg => "",
+            Accelerator::Kvm => "-kvm",
+        };
+        let (machine, firmware) = (self.machine.name(), self.firmware.name());
+        format!("{machine}{mmio}-{firmware}{}{kvm}", self.set.name())
+    }
+
+    /// Why no such machine exists, if none does.
+    pub(super) fn impossible(&self) -> Option<&'static str> {
+        match (self.set, self.machine) {
+            (Set::HotPlug, Machine::Pc) => Some("pc hot-plugs by ACPI's methods only"),
+            (Set::HotPlug, Machine::Microvm) => Some("virtio-mmio has no hot-plug"),
+            (Set::Ports, Machine::Pc | Machine::Microvm) => {
+                Some("only q35 has PCI Express root ports")
+            }
+            (Set::Eventfd, Machine::Microvm) if self.accelerator == Accelerator::Tcg => {
+                Some("under TCG virtio-mmio has no eventfds")
+            }
+            _ => None,
+        }
+    }
+
+    /// Why this host has no such machine, if it has none.
+    pub(super) fn missing(&self) -> Option<String> {
+        if self.accelerator == Accelerator::Tcg {
+            return None;
+        }
+        if let Err(error) = open_kvm() {
+            return Some(format!("cannot open /dev/kvm: {error}"));
+        }
+        let first = Cell {
+            accelerator: self.accelerator,
+            ..all()[0]
+        };
+        (!hardware_virtualization() && self.name() != first.name()).then(|| {
+            let first = first.name();
+            format!("without vmx or svm KVM takes minutes a machine: {first} has to do")
+        })
+    }
+
+    pub(super) fn options(&self) -> Options {
+        Options {
+            machine: self.machine,
+            firmware: self.firmware,
+            accelerator: self.accelerator,
+            memory: MEMORY,
+            groups: self.set.groups(),
+            doorbells: self.set.doorbells(),
+            network: Network::Socket,
+            mmio_version: self.mmio_version,
+            extra: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_is_a_cell_or_says_why_not() {
+        let cells = all();
+        assert_eq!(cells.len(), 80);
+        let possible: Vec<String> = cells
+            .iter()
+            .filter(|cell| cell.impossible().is_none())
+            .map(Cell::name)
+            .collect();
+        assert_eq!(possible.len(), 52);
+        for name in [
+            "q35-qboot",
+            "q35-seabios-eventfd",
+            "q35-qboot-24-ports",
+            "q35-seabios-hotplug-kvm",
+            "pc-qboot-disks",
+            "microvm-mmio1-seabios",
+            "microvm-mmio2-qboot-eventfd-kvm",
+        ] {
+            assert!(possible.iter().any(|other| other == name), "{name}");
+        }
+        assert!(!possible.contains(&"microvm-mmio2-qboot-eventfd".into()));
+        assert!(!possible.contains(&"pc-qboot-hotplug".into()));
+    }
+
+    #[test]
+    fn each_kind_of_device_is_on_each_machine() {
+        for cell in all() {
+            if cell.set == Set::Direct {
+                let options = cell.options();
+                for group in [Group::Net, Group::Console, Group::Balloon] {
+                    assert!(options.has(group), "{}: {group:?}", cell.name());
+                }
+            }
+        }
+    }
+}
