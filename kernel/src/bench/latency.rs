@@ -27,6 +27,8 @@ pub struct Latency<'m> {
     label: String,
     handler: Series,
     wake: Series,
+    /// Doorbells rung beside those that the series count.
+    others: u64,
 }
 
 impl<'m> Latency<'m> {
@@ -44,8 +46,9 @@ impl<'m> Latency<'m> {
     ) -> Result<Self, String> {
         let mut opened = drive::open(machine, &unit, way, mode)?;
         let (interface, path) = opened.path();
-        drive::with_device(&mut opened, drive::FEATURES, |driven, listener| {
-            to_wake(driven, listener).map(drop)
+        let others = drive::with_device(&mut opened, drive::FEATURES, |driven, listener| {
+            to_wake(driven, listener)?;
+            Ok(1 + drive::doorbells(driven.driver()))
         })?;
         timer.expect(1);
         let series = |case| {
@@ -66,12 +69,13 @@ impl<'m> Latency<'m> {
             label,
             handler,
             wake,
+            others,
         })
     }
 
-    /// How often the doorbell was rung in all, and as often it interrupted.
+    /// How often the doorbell was rung in all.
     pub fn rang(&self) -> u64 {
-        1 + self.handler.operations() + self.wake.operations()
+        self.others + self.handler.operations() + self.wake.operations()
     }
 }
 
@@ -83,6 +87,7 @@ impl Case for Latency<'_> {
     fn round(&mut self, _: &mut Timer, count: u32) -> Result<(), String> {
         let mut opened = drive::open(self.machine, &self.unit, self.way, self.mode)?;
         let (handler, wake) = (&mut self.handler, &mut self.wake);
+        let others = &mut self.others;
         drive::with_device(&mut opened, drive::FEATURES, |driven, listener| {
             for _ in 0..count.div_ceil(DEARER) {
                 handler.record(to_handler(driven, listener)?);
@@ -90,6 +95,7 @@ impl Case for Latency<'_> {
                 wake.record(to_wake(driven, listener)?);
                 wake.delivered += 1;
             }
+            *others += drive::doorbells(driven.driver());
             Ok(())
         })
     }
@@ -111,16 +117,22 @@ fn no_interrupt() -> String {
 /// handler, while the CPU is busy.
 fn to_handler(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<u64, String> {
     publish(driven)?;
-    let notifier = driven.queue().notifier();
-    let before = listener.queue_interrupts();
+    let queue = driven.queue();
+    let notifier = queue.notifier();
+    let mut before = listener.queue_interrupts();
     let mut deadline = listener.bring_up();
     let start = listener.let_in(|| {
         let start = tsc::start();
         notifier.notify();
         loop {
             for _ in 0..LOOKS {
-                if listener.queue_interrupts() != before {
-                    return Some(start);
+                let now = listener.queue_interrupts();
+                if now != before {
+                    if queue.has_used() {
+                        return Some(start);
+                    }
+                    // It was another queue's.
+                    before = now;
                 }
                 core::hint::spin_loop();
             }
@@ -138,11 +150,16 @@ fn to_handler(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<u64, S
 /// until the interrupt.
 fn to_wake(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<u64, String> {
     publish(driven)?;
-    let notifier = driven.queue().notifier();
+    let queue = driven.queue();
+    let notifier = queue.notifier();
     let mut patience = listener.patience();
     let start = tsc::start();
     notifier.notify();
-    let woken = patience.again();
+    let mut woken = patience.again();
+    // Or it was another queue's.
+    while woken && !queue.has_used() {
+        woken = patience.again();
+    }
     let cycles = tsc::stop().wrapping_sub(start);
     if !woken {
         return Err(no_interrupt());

@@ -25,7 +25,8 @@ pub struct Path<'m> {
     idle: Series,
     request: Series,
     round_trip: Series,
-    /// Doorbells rung beside those that the series count.
+    /// Doorbells rung beside those that the series count: to find the batch, and
+    /// by the driver.
     others: u64,
 }
 
@@ -43,10 +44,11 @@ impl<'m> Path<'m> {
     ) -> Result<Self, String> {
         let mut opened = drive::open(machine, &unit, way, Mode::Polling)?;
         let (interface, path) = opened.path();
-        let batch = drive::with_device(&mut opened, drive::FEATURES, |driven, _| {
+        let (batch, others) = drive::with_device(&mut opened, drive::FEATURES, |driven, _| {
             let batch = each(driven.queue().notifier(), |notifier| notifier.batch(timer));
             confirm(driven, &machine.clock)?;
-            Ok(batch)
+            let others = u64::from(PROBE_OPERATIONS) + drive::doorbells(driven.driver());
+            Ok((batch, others))
         })?;
         timer.expect(1);
         let series = |case| {
@@ -59,8 +61,6 @@ impl<'m> Path<'m> {
         idle.batch = batch;
         let (request, round_trip) = (series("doorbell-request"), series("round-trip"));
         let label = format!("{} at {} over {interface}, {path}", unit.name(), unit.at());
-        // To find the batch, and to see an answer.
-        let others = u64::from(PROBE_OPERATIONS) + 1;
         Ok(Self {
             machine,
             unit,
@@ -91,16 +91,17 @@ impl Case for Path<'_> {
         let (idle, request, round_trip) = (&mut self.idle, &mut self.request, &mut self.round_trip);
         let others = &mut self.others;
         drive::with_device(&mut opened, drive::FEATURES, |driven, _| {
-            each(driven.queue().notifier(), |notifier| {
+            let outcome = each(driven.queue().notifier(), |notifier| {
                 notifier.idle(idle, count);
                 // Nothing tells of an idle doorbell. That the device then serves
                 // a request rung in the same way tells that it was listening.
-                *others += 1;
                 confirm(driven, &clock)?;
                 idle.delivered = idle.operations();
                 notifier.requests(driven, request, count, &clock)?;
                 notifier.round_trips(driven, round_trip, count, &clock)
-            })
+            });
+            *others += drive::doorbells(driven.driver());
+            outcome
         })
     }
 

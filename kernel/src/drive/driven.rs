@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use doorbell::device::{DeviceError, Driver, blk, rng};
+use doorbell::device::{DeviceError, Driver, blk, console, net, rng};
 use doorbell::dma::DmaRegion;
 use doorbell::queue::{QueueMut, SplitRing};
 use doorbell::transport::{Interface, NotifyPath};
@@ -11,6 +11,8 @@ use doorbell::virtio::Features;
 
 use super::disk::DrivenBlk;
 use super::entropy::DrivenRng;
+use super::network::DrivenNet;
+use super::serial::DrivenConsole;
 use super::{Listener, Mode, Opened, Unit};
 use crate::platform::dma::KernelDma;
 use crate::record::{DeviceRecord, QueueRecord};
@@ -73,7 +75,15 @@ pub(super) fn spare(spare: &mut Spare, size: usize) -> Result<DmaRegion<KernelDm
 
 /// Whether this kernel has a driver for devices of this type.
 pub(super) fn has_driver(device_type: u16) -> bool {
-    matches!(device_type, blk::DEVICE_TYPE | rng::DEVICE_TYPE)
+    matches!(
+        device_type,
+        net::DEVICE_TYPE | blk::DEVICE_TYPE | console::DEVICE_TYPE | rng::DEVICE_TYPE
+    )
+}
+
+/// Whether devices of this type are driven by more than one queue.
+pub(super) fn has_queues(device_type: u16) -> bool {
+    matches!(device_type, net::DEVICE_TYPE | console::DEVICE_TYPE)
 }
 
 /// Brings a device up with the ring features in `features`, lets `work` use it, and
@@ -103,12 +113,28 @@ pub fn with_device<R>(
             let mut blk = DrivenBlk::new(transport, &setup, listener);
             go(blk.as_mut().map(|blk| blk as _).map_err(|error| *error))
         }
+        net::DEVICE_TYPE => {
+            let mut net = DrivenNet::new(transport, &setup, listener);
+            go(net.as_mut().map(|net| net as _).map_err(|error| *error))
+        }
+        console::DEVICE_TYPE => {
+            let mut console = DrivenConsole::new(transport, &setup, listener);
+            go(console.as_mut().map(|own| own as _).map_err(|error| *error))
+        }
         rng::DEVICE_TYPE => {
             let mut rng = DrivenRng::new(transport, &setup, listener);
             go(rng.as_mut().map(|rng| rng as _).map_err(|error| *error))
         }
         other => Err(format!("there is no driver for device type {other}")),
     }
+}
+
+/// How often the driver rang its device, in all queues. What was rung with a
+/// queue's notifier by itself is not counted.
+pub fn doorbells(driver: &mut dyn Driver<KernelDma>) -> u64 {
+    (0..driver.queues())
+        .map(|n| driver.queue(n).doorbells())
+        .sum()
 }
 
 /// The record of a device that is up.

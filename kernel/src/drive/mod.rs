@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use doorbell::device::{blk, rng};
+use doorbell::device::{blk, console, net, rng};
 use doorbell::mmio::MmioRegion;
 use doorbell::port::X86Ports;
 use doorbell::transport::mmio::Mmio;
@@ -27,8 +27,10 @@ mod disk;
 mod driven;
 mod entropy;
 mod listen;
+mod network;
+mod serial;
 
-pub use driven::{Driven, FEATURES, device_record, with_device};
+pub use driven::{Driven, FEATURES, device_record, doorbells, with_device};
 pub use listen::{Listener, Mode, Patience, line, modes};
 
 /// A virtio device.
@@ -63,9 +65,9 @@ impl Unit {
     /// The device type's name, as QEMU has it.
     pub fn name(&self) -> String {
         match self.device_type {
-            1 => "virtio-net".into(),
+            net::DEVICE_TYPE => "virtio-net".into(),
             blk::DEVICE_TYPE => "virtio-blk".into(),
-            3 => "virtio-console".into(),
+            console::DEVICE_TYPE => "virtio-console".into(),
             rng::DEVICE_TYPE => "virtio-rng".into(),
             5 => "virtio-balloon".into(),
             8 => "virtio-scsi".into(),
@@ -168,7 +170,12 @@ pub fn ways(machine: &Machine, unit: &Unit) -> Vec<(Way, Result<(), String>)> {
         ways.push((Way::Modern(NotifyChoice::Io), assigned));
     }
     if structures.window.is_some() {
-        ways.push((Way::Modern(NotifyChoice::ConfigWindow), Ok(())));
+        let usable = if driven::has_queues(unit.device_type) {
+            Err("the configuration window rings one queue, and this needs several".to_string())
+        } else {
+            Ok(())
+        };
+        ways.push((Way::Modern(NotifyChoice::ConfigWindow), usable));
     }
     ways
 }

@@ -74,9 +74,8 @@ impl Path<'_> {
         let (interface, _) = opened.path();
         let outcome = drive::with_device(&mut opened, features, |driven, listener| {
             let outcome = test(driven, listener, interface).map_err(|error| error.to_string());
-            let driver = driven.driver();
-            let doorbells = (0..driver.queues()).map(|n| driver.queue(n).doorbells());
-            self.witness.rang(self.unit, doorbells.sum());
+            let doorbells = drive::doorbells(driven.driver());
+            self.witness.rang(self.unit, doorbells);
             outcome
         });
         outcome.map_err(|error: String| Stop::failed(error))?

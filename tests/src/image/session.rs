@@ -135,8 +135,7 @@ impl Session<'_> {
 
     /// Shows the device to the host, as it is after its tests.
     pub(crate) fn show(&self, driver: &mut dyn Driver<KernelDma>) {
-        let doorbells = (0..driver.queues()).map(|n| driver.queue(n).doorbells());
-        let doorbells = doorbells.sum();
+        let doorbells = drive::doorbells(driver);
         let about = "after its tests".to_string();
         let mode = self.listener.mode();
         let record = drive::device_record(self.unit, self.path, mode, driver, about);
