@@ -1,6 +1,6 @@
-//! Virtio drivers for kernels that bring their own memory: block, network and
-//! entropy devices over PCI (its legacy IO BAR, and the interface of virtio 1.0 and
-//! later) and over virtio-mmio, with the PCI discovery and resource assignment
+//! Virtio drivers for kernels that bring their own memory: block, network,
+//! entropy and console devices over PCI (its legacy IO BAR, and the interface of
+//! virtio 1.0 and later) and over virtio-mmio, with the PCI discovery and resource assignment
 //! that it takes to get there.
 //!
 //! The crate is `no_std`, has no statics, and needs no allocator: what a driver
@@ -32,8 +32,9 @@
 //! - [`transport::Notifier`] is a doorbell whose address and value are worked out:
 //!   ringing is one instruction.
 //! - [`queue::Ring`] knows memory and barriers, and no transport.
-//! - [`device::Blk`], [`device::Net`] and [`device::Rng`] take requests by token,
-//!   as many at once as the queue holds, and have blocking calls built on that.
+//! - [`device::Blk`], [`device::Net`], [`device::Rng`] and [`device::Console`] take
+//!   requests by token, as many at once as the queue holds, and have blocking calls
+//!   built on that.
 //!
 //! # Features
 //!

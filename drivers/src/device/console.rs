@@ -45,6 +45,10 @@
 //! request that it had read half of when such a full port is closed is not given
 //! back before a reset: [`write`](Console::write) and [`flush`](Console::flush)
 //! count it as gone after [`Event::HostClosed`].
+//!
+//! A name has at most [`NAME_LEN`] bytes; a longer one is told as an
+//! [`Event::Ignored`], and from 248 bytes on QEMU says that it wrote more than
+//! there was room for, for which it is given up.
 
 use core::fmt;
 use core::mem::ManuallyDrop;
@@ -168,10 +172,7 @@ impl<T: Transport, D: Dma + Clone> Console<T, D> {
         let mut init = Init::begin(transport, wanted, Features::empty(), wait)?;
         let features = init.features();
         let max_ports = max_ports(init.transport(), features)?;
-        let ports = max_ports
-            .unwrap_or(1)
-            .min(setup.queues.max(1).into())
-            .min(MOST_PORTS);
+        let ports = ports_set_up(max_ports, setup.queues);
         let (queues, control_size) = match max_ports {
             Some(max) => (2 * (ports as usize + 1), control::queue_size(max)),
             None => (2, 0),
@@ -315,6 +316,12 @@ impl<T: Transport, D: Dma + Clone> Console<T, D> {
             None => Err(DeviceError::PortAbsent { port }),
         }
     }
+}
+
+/// How many ports get queues, of those that a device can have.
+fn ports_set_up(max_ports: Option<u32>, wanted: u16) -> u32 {
+    let max = max_ports.unwrap_or(1).min(MOST_PORTS);
+    max.min(wanted.max(1).into())
 }
 
 /// How many ports the device can have, if it has several.

@@ -122,21 +122,18 @@ impl<T: Transport, D: Dma + Clone> Console<T, D> {
         let (mut done, mut posted) = (0, false);
         let mut failed = None;
         while done < into.len() {
-            let Some(reading) = &mut self.ports[index].reading else {
+            if self.ports[index].reading.is_none() {
                 if looks == 0 {
                     break;
                 }
                 looks -= 1;
                 match self.next_reading(port) {
-                    Ok(None) => break,
-                    Ok(reading) => self.ports[index].reading = reading,
-                    Err(error) => {
-                        failed = Some(error);
-                        break;
-                    }
+                    Ok(next) => self.ports[index].reading = next,
+                    Err(error) => failed = Some(error),
                 }
-                posted |= self.recycle(port, index);
-                continue;
+            }
+            let Some(reading) = &mut self.ports[index].reading else {
+                break;
             };
             let len = (reading.end - reading.at).min(into.len() - done);
             into[done..done + len].copy_from_slice(&reading.buffer[reading.at..][..len]);

@@ -233,6 +233,10 @@ fn nobody_waits_for_a_device_that_takes_no_messages() {
     host.deaf.set(false);
     assert_eq!(events(&host, &mut console), []);
     let heard = host.heard();
+    assert!(
+        heard.iter().all(|&(port, ..)| port != 2),
+        "a port that came and went is not ready"
+    );
     let last = |port| {
         heard
             .iter()

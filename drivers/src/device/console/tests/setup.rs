@@ -122,6 +122,10 @@ fn a_device_that_can_have_more_ports_than_queues_have_numbers() {
     let missing = TransportError::NoQueue { queue: 4 };
     assert_eq!(error, DeviceError::Transport(missing));
     assert_eq!(dma.live(), 0);
+    assert_eq!(ports_set_up(None, 9), 1);
+    assert_eq!(ports_set_up(Some(9), 0), 1);
+    let most = ports_set_up(Some(u32::MAX), u16::MAX);
+    assert_eq!(transmit_queue(most - 1), usize::from(u16::MAX));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Data that is copied.
 
-use super::host::{HostPort, named, tty};
+use super::host::{self, HostPort, named, tty};
 use super::*;
 
 /// One port of a device, open at both ends.
@@ -168,6 +168,29 @@ fn what_was_received_is_read_in_pieces() {
     let full = QueueError::Full { needed: 1, free: 0 };
     assert_eq!(console.fill_receive(0, 13, 100), Err(full.into()));
     assert_eq!(console.queue(0).in_flight(), 16);
+}
+
+#[test]
+fn the_doorbell_rings_for_what_is_given_again() {
+    let dma = FakeDma::default();
+    let mut options = options(2);
+    options.features = MODERN | own(F::MULTIPORT);
+    let host = Host::new(&dma, options, &[(0, tty())]);
+    let mut console = start(&host.device, &dma, 2).unwrap();
+    events(&host, &mut console);
+    let doorbells = |console: &mut FakeConsole| [0, 2].map(|n| console.queue(n).doorbells());
+    let [_, control] = doorbells(&mut console);
+    console.fill_receive(0, 4, 8).unwrap();
+    assert_eq!(doorbells(&mut console), [1, control], "once for all");
+    host.input(0, b"more than a buffer");
+    assert_eq!(console.read(0, &mut [0; 32]), Ok(18));
+    assert_eq!(doorbells(&mut console), [2, control]);
+    assert_eq!(console.read(0, &mut [0; 32]), Ok(0));
+    host.say(0, host::CONSOLE, 1, &[]);
+    assert!(console.poll_event().unwrap().is_some());
+    assert_eq!(doorbells(&mut console), [2, control + 1]);
+    assert_eq!(console.poll_event(), Ok(None));
+    assert_eq!(doorbells(&mut console), [2, control + 1]);
 }
 
 #[test]
