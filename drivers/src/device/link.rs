@@ -166,6 +166,11 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
         }
     }
 
+    /// Whether the device was reset, or unplugged, and has no memory any more.
+    pub(super) fn is_reset(&self) -> bool {
+        self.state == State::Reset
+    }
+
     pub(super) fn features(&self) -> Features {
         self.features
     }

@@ -14,6 +14,7 @@ use crate::queue::{QueueError, Ring, SetupError, VirtQueue};
 use crate::transport::{Transport, TransportError};
 use crate::virtio::InitError;
 
+pub mod balloon;
 pub mod blk;
 pub mod console;
 mod driver;
@@ -23,6 +24,7 @@ pub mod rng;
 mod setup;
 mod slots;
 
+pub use balloon::Balloon;
 pub use blk::Blk;
 pub use console::Console;
 pub use driver::Driver;
@@ -47,6 +49,15 @@ fn check_idle<R: Ring>(queue: &VirtQueue<R>) -> Result<(), DeviceError> {
     match queue.in_flight() {
         0 => Ok(()),
         in_flight => Err(DeviceError::Busy { in_flight }),
+    }
+}
+
+/// Checks a buffer's length in bytes.
+fn check_len(len: usize, multiple: usize, max: usize) -> Result<(), DeviceError> {
+    if len > 0 && len <= max && len.is_multiple_of(multiple) {
+        Ok(())
+    } else {
+        Err(DeviceError::BufferLength { len, multiple, max })
     }
 }
 
@@ -155,6 +166,23 @@ pub enum DeviceError {
     },
     /// The device is read-only (VIRTIO_BLK_F_RO).
     ReadOnly,
+    /// A balloon's device cannot be told of pages: they do not start with a page of
+    /// 4096 bytes, or have no number of 32 bits.
+    PageAddress {
+        /// Device address of the first of them.
+        address: u64,
+    },
+    /// Pages are in another device's balloon.
+    ForeignPages {
+        /// Device address of the first of them.
+        address: u64,
+    },
+    /// A statistic is there twice; or it is missing and was there at the start, or
+    /// the other way round.
+    Statistic {
+        /// Its tag.
+        tag: u16,
+    },
     /// The device does not know this kind of request.
     Unsupported,
     /// The device failed the request (VIRTIO_BLK_S_IOERR).
@@ -292,6 +320,20 @@ impl fmt::Display for DeviceError {
                 write!(f, "{value} is more than the device's {field} of {max}")
             }
             Self::ReadOnly => f.write_str("the device is read-only"),
+            Self::PageAddress { address } => write!(
+                f,
+                "a balloon cannot take the pages at {address:#x}: not at a multiple of 4096, or beyond 16 TiB"
+            ),
+            Self::ForeignPages { address } => {
+                write!(
+                    f,
+                    "the pages at {address:#x} are in another device's balloon"
+                )
+            }
+            Self::Statistic { tag } => write!(
+                f,
+                "statistic {tag} is there twice, or not as it was at the start"
+            ),
             Self::Unsupported => f.write_str("the device does not support the request"),
             Self::Io => f.write_str("the device reports an IO error"),
             Self::BadAnswer { status, written } => write!(

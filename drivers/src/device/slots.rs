@@ -40,6 +40,11 @@ impl<D: Dma> Slots<D> {
         })
     }
 
+    /// What no other driver's slots have as long as a device may access these.
+    pub(super) fn id(&self) -> usize {
+        self.region.pointer().addr().get()
+    }
+
     /// The slot of a token of queue `queue`.
     ///
     /// # Panics

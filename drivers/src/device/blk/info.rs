@@ -4,7 +4,7 @@
 use virtio_spec::blk::F;
 
 use super::SECTOR;
-use crate::device::DeviceError;
+use crate::device::{DeviceError, check_len};
 use crate::transport::{self, Transport, TransportError};
 use crate::virtio::Features;
 
@@ -265,7 +265,7 @@ impl Info {
         len: usize,
         max: usize,
     ) -> Result<(), DeviceError> {
-        super::request::check_len(len, self.block_size as usize, max)?;
+        check_len(len, self.block_size as usize, max)?;
         self.check_sectors(sector, (len / SECTOR) as u64)
     }
 

@@ -5,8 +5,8 @@ use virtio_spec::blk::{DiscardWriteZeroes, DiscardWriteZeroesFlags, S, T};
 use virtio_spec::{le32, le64};
 
 use super::Info;
-use crate::device::DeviceError;
 use crate::device::slots::Slot;
+use crate::device::{DeviceError, check_len};
 use crate::dma::{Dma, DmaRegion};
 use crate::queue::{Buffer, Token};
 
@@ -273,13 +273,4 @@ impl Order {
 pub(super) unsafe fn status(slot: Slot) -> u8 {
     // SAFETY: the caller's promise.
     unsafe { slot.pointer.add(STATUS).read_volatile() }
-}
-
-/// Checks a buffer's length in bytes.
-pub(super) fn check_len(len: usize, multiple: usize, max: usize) -> Result<(), DeviceError> {
-    if len > 0 && len <= max && len.is_multiple_of(multiple) {
-        Ok(())
-    } else {
-        Err(DeviceError::BufferLength { len, multiple, max })
-    }
 }
