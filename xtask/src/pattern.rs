@@ -54,7 +54,7 @@ impl Digest {
     const PRIME: u64 = 0x0000_0100_0000_01B3;
 
     /// The digest of nothing.
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Self::START)
     }
 

@@ -149,9 +149,27 @@ fn virtio(options: &Options, kind: &str, id: &str) -> Device {
     }
 }
 
-/// What the number of a device becomes part of.
-fn mac(n: usize) -> String {
-    format!("52:54:00:db:00:{n:02x}")
+/// The address of network adapter `n`.
+pub(crate) fn mac(n: usize) -> [u8; 6] {
+    [0x52, 0x54, 0x00, 0xdb, 0x00, n as u8]
+}
+
+/// The numbers of the network adapters.
+pub(crate) fn adapters(options: &Options) -> Vec<usize> {
+    both(options, [Group::Net, Group::NetBehind])
+}
+
+/// The numbers of the consoles.
+pub(crate) fn consoles(options: &Options) -> Vec<usize> {
+    both(options, [Group::Console, Group::ConsoleBehind])
+}
+
+/// Of a group with device 0 on the root bus and one with device 1 behind
+/// something, which devices are there.
+fn both(options: &Options, groups: [Group; 2]) -> Vec<usize> {
+    let exists = |n: &usize| *n == 0 || options.machine != Machine::Microvm;
+    let asked_for = |n: &usize| options.has(groups[*n]);
+    (0..2).filter(exists).filter(asked_for).collect()
 }
 
 struct Builder<'a> {
@@ -228,11 +246,6 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether the machine has room for a device there.
-    fn has_place(&self, behind: bool) -> bool {
-        !behind || self.root_bus().is_some()
-    }
-
     fn place(&mut self, device: Device, behind: bool) {
         if behind {
             self.behind(device);
@@ -270,7 +283,7 @@ impl Builder<'_> {
     }
 
     fn net(&mut self, n: usize) -> Result<()> {
-        if !self.has_place(n == 1) {
+        if !adapters(self.options).contains(&n) {
             return Ok(());
         }
         let (id, back_end) = (format!("net{n}"), format!("netdev{n}"));
@@ -287,13 +300,13 @@ impl Builder<'_> {
         self.line.add("-netdev", value);
         let device = virtio(self.options, "net", &id)
             .with("netdev", back_end)
-            .with("mac", mac(n));
+            .with("mac", mac(n).map(|byte| format!("{byte:02x}")).join(":"));
         self.place(device, n == 1);
         Ok(())
     }
 
     fn console(&mut self, n: usize) -> Result<()> {
-        if !self.has_place(n == 1) {
+        if !consoles(self.options).contains(&n) {
             return Ok(());
         }
         let id = format!("con{n}");

@@ -1,16 +1,24 @@
 //! The host's part in the guest's tests: what a guest asks for in an `ask` record
-//! while it waits. Each actor knows some actions: [`block`] ...
+//! while it waits. Each actor knows some actions, which its own page lists: [`block`], [`net`],
+//! [`console`], [`balloon`], [`hotplug`].
 //!
 //! A record `{"kind":"ask","action":"...","bdf":"..."}` names the device that is
 //! meant, where one is, and the action's arguments. The answer is one line: `ok`, or
 //! `ok` with something that the guest reads, or `no` with the reason. Whatever an
 //! action waits for, it waits with an end.
 
+mod balloon;
 pub(crate) mod block;
+mod console;
+mod hotplug;
+mod net;
 
 use serde_json::Value;
 
 use self::block::Blocks;
+use self::console::Consoles;
+use self::net::Nets;
+use super::lock;
 use super::witness::hex;
 use crate::qemu::{Files, Options};
 use crate::qmp::Qmp;
@@ -59,18 +67,73 @@ impl<'a> Ask<'a> {
     pub(crate) fn number(&self, name: &str) -> Result<u64, String> {
         hex(self.argument(name)).ok_or_else(|| self.lacks("a number", name))
     }
+
+    /// A text.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub(crate) fn text(&self, name: &str) -> Result<&'a str, String> {
+        let text = self.argument(name).as_str();
+        text.ok_or_else(|| self.lacks("a text", name))
+    }
+
+    /// Something that is true or false.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, String> {
+        let flag = self.argument(name).as_bool();
+        flag.ok_or_else(|| self.lacks("a flag", name))
+    }
+
+    /// All arguments that are this action's own.
+    pub(crate) fn others(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let all = self.record.value().as_object().into_iter().flatten();
+        let common = ["v", "kind", "action", "bdf", "mmio"];
+        all.map(|(name, value)| (name.as_str(), value))
+            .filter(move |(name, _)| !common.contains(name))
+    }
+
+    /// The argument as `get` has it, if there is one of that name at all.
+    ///
+    /// # Errors
+    /// When it is of another kind.
+    pub(crate) fn optional<T>(
+        &self,
+        name: &str,
+        get: impl FnOnce(&Self, &str) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        if self.argument(name).is_null() {
+            return Ok(None);
+        }
+        get(self, name).map(Some)
+    }
 }
 
 /// All actors of one run.
 pub(crate) struct Peers {
+    options: Options,
     pub(crate) blocks: Blocks,
+    nets: Nets,
+    consoles: Consoles,
 }
 
 impl Peers {
     pub(crate) fn new(options: &Options, files: &Files) -> Self {
         Self {
+            options: options.clone(),
             blocks: Blocks::new(options, files),
+            nets: Nets::new(options, files),
+            consoles: Consoles::new(options, files),
         }
+    }
+
+    /// Connects to QEMU, which has begun.
+    ///
+    /// # Errors
+    /// When it is not as the launcher told it to be.
+    pub(crate) fn start(&mut self) -> Result<(), String> {
+        self.nets.start()
     }
 
     /// Does what is asked for.
@@ -80,6 +143,14 @@ impl Peers {
     pub(crate) fn answer(&mut self, ask: &Ask<'_>, qmp: &mut Qmp) -> Answer {
         match ask.action() {
             "disk" | "zeroes" | "resize" => self.blocks.answer(ask, qmp),
+            "net-moved" | "net-send" | "net-sent" | "net-link" | "rx-filter" => {
+                self.nets.answer(ask, qmp)
+            }
+            "port-open" | "port-close" | "port-send" | "port-expect" | "port-cut" | "port-done" => {
+                self.consoles.answer(ask)
+            }
+            "balloon" | "balloon-is" | "guest-stats" => balloon::answer(ask, qmp),
+            "unplug" | "unplugged" | "plug" => hotplug::answer(ask, qmp, &self.options),
             other => Err(format!("the host knows no action {other:?}")),
         }
     }
@@ -106,5 +177,8 @@ pub(crate) mod tests {
             "`disk` needs a number \"count\", not null"
         );
         assert_eq!(ask.device().unwrap_err(), "`disk` needs a device");
+        assert_eq!(ask.optional("count", Ask::number), Ok(None));
+        assert_eq!(ask.optional("sector", Ask::number), Ok(Some(16)));
+        assert!(ask.optional("sector", Ask::flag).is_err());
     }
 }

@@ -59,6 +59,11 @@ impl Witness {
     /// Sees a record; on a checkpoint asks QEMU, compares, and lets the guest go on;
     /// does what is asked for, and tells the guest what came of it.
     pub(crate) fn observe(&mut self, record: &Record, before: &[Record]) -> Option<String> {
+        if before.is_empty()
+            && let Err(why) = self.peers.start()
+        {
+            self.report.fail("peers", why);
+        }
         match record.kind() {
             "checkpoint" => {
                 self.checkpoint(record.text("name").unwrap_or("checkpoint"), before);
