@@ -16,7 +16,16 @@ use crate::setup::{self, SetupArgs};
 use crate::{folder, results, say, symbols};
 
 /// The devices that a run has unless it is told otherwise.
-const DEVICES: [Group; 3] = [Group::Disks, Group::Entropy, Group::Testdev];
+const DEVICES: [Group; 6] = [
+    Group::Disks,
+    Group::Entropy,
+    Group::Testdev,
+    Group::Net,
+    Group::Console,
+    Group::Balloon,
+];
+/// The port of the guest's HTTP server, unless its command says another.
+const HTTP_PORT: u16 = 80;
 
 /// How long a guest may be silent unless the user says otherwise.
 const SILENCE_SECONDS: u64 = 120;
@@ -36,7 +45,7 @@ pub(crate) struct RunArgs {
     /// The guest's memory in MiB; with less than 4, firmware has nowhere to load it
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(4..))]
     mem: u32,
-    /// Leave out the default devices: disks, entropy, pci-testdev
+    /// Leave out the default devices: disks, entropy, pci-testdev, network, console, balloon
     #[arg(long)]
     no_devices: bool,
     /// The version of virtio-mmio on microvm: 1 (legacy) or 2 [default: 2]
@@ -71,7 +80,7 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    fn options(&self) -> Result<Options> {
+    fn options(&self, guest: &str) -> Result<Options> {
         if self.mmio_version.is_some() && self.machine != Machine::Microvm {
             bail!(
                 "--mmio-version: {} has no virtio-mmio; use --machine microvm",
@@ -89,7 +98,13 @@ impl RunArgs {
                 DEVICES.to_vec()
             },
             doorbells: Doorbells::Eventfd,
-            network: Network::Closed,
+            network: match served_port(guest).filter(|_| !self.no_devices) {
+                None => Network::Closed,
+                Some(guest) => Network::Forwarded {
+                    host: host::free_port().context("cannot find a free port")?,
+                    guest,
+                },
+            },
             mmio_version: self.mmio_version.unwrap_or(2),
             extra: self.qemu_arg.clone(),
         })
@@ -123,13 +138,31 @@ fn ends_with_shell(guest: &str) -> bool {
     last.and_then(|command| command.split_whitespace().next()) == Some("shell")
 }
 
+/// The port at which the guest serves HTTP, if one of its commands may do so: `net`,
+/// or `shell`, in which anything can be typed.
+fn served_port(guest: &str) -> Option<u16> {
+    let mut commands = guest.split(';').map(str::split_whitespace);
+    let found = commands.find_map(|mut words| match words.next() {
+        Some("net") => {
+            let mut ports = words.filter_map(|word| word.strip_prefix("port="));
+            Some(
+                ports
+                    .next_back()
+                    .map_or(HTTP_PORT, |port| port.parse().unwrap_or(HTTP_PORT)),
+            )
+        }
+        _ => None,
+    });
+    found.or(ends_with_shell(guest).then_some(HTTP_PORT))
+}
+
 /// `cargo xtask run`; its exit status is the guest's verdict.
 ///
 /// # Errors
 /// When the guest couldn't be run at all.
 pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
     let guest = args.guest.join(" ");
-    let options = args.options()?;
+    let options = args.options(&guest)?;
     let out = args.out(&options)?;
     if args.dry_run {
         return dry_run(args, &options, &Files::new(out)?, &guest);
@@ -157,6 +190,12 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
     };
     folder::fill(&options, &files)?;
     let command = qemu::command_line(&qemu, &image.path, &options, &files, &guest, false)?;
+    if let Network::Forwarded { host, guest } = options.network {
+        say::note(format!(
+            "the guest's port {guest} is http://127.0.0.1:{host}/ while it serves, and \
+             {host} of UDP its echo"
+        ));
+    }
     let (input, silence) = args.manners(&guest);
     let run = Launch {
         command: &command,
@@ -211,6 +250,20 @@ mod tests {
         }
         for other in ["", "shell; lspci", "lspci", "lspci shell", "shellac"] {
             assert!(!ends_with_shell(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_guest_that_may_serve_gets_a_port() {
+        for (guest, port) in [
+            ("", None),
+            ("lspci; netty", None),
+            ("lspci; net", Some(80)),
+            ("net pings=0 port=8080; lspci", Some(8080)),
+            ("net port=none", Some(80)),
+            ("lspci; shell", Some(80)),
+        ] {
+            assert_eq!(served_port(guest), port, "{guest}");
         }
     }
 }

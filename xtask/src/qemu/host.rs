@@ -1,6 +1,7 @@
 //! What this host offers: where QEMU is, and which accelerator it can use.
 
 use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,8 @@ pub(crate) const QEMU_VARIABLE: &str = "DOORBELL_QEMU";
 /// The binary that is looked for otherwise.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
 const KVM: &str = "/dev/kvm";
+/// Where a server gets any port that is free.
+const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
 /// The accelerator that the user asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,6 +67,27 @@ fn has_virtualization(cpuinfo: &str) -> bool {
         .filter_map(|line| line.strip_prefix("flags"))
         .flat_map(str::split_whitespace)
         .any(|flag| flag == "vmx" || flag == "svm")
+}
+
+/// A port of the loopback that nobody has now, neither for TCP nor for UDP.
+///
+/// # Errors
+/// What the system says when there is none.
+pub(crate) fn free_port() -> std::io::Result<u16> {
+    const ATTEMPTS: u32 = 20;
+    let attempt = || {
+        let listener = TcpListener::bind(LOOPBACK)?;
+        let port = listener.local_addr()?.port();
+        UdpSocket::bind((LOOPBACK.0, port)).map(|_| port)
+    };
+    let mut last = attempt();
+    for _ in 1..ATTEMPTS {
+        if last.is_ok() {
+            break;
+        }
+        last = attempt();
+    }
+    last
 }
 
 /// The CPU's own name.
@@ -119,6 +143,12 @@ mod tests {
         ));
         assert!(!has_virtualization("flags : fpu svmx\nvmx flags : ept"));
         assert!(!has_virtualization(""));
+    }
+
+    #[test]
+    fn a_free_port_can_be_had() {
+        let port = free_port().unwrap();
+        assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
     }
 
     #[test]

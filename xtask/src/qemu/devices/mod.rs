@@ -65,12 +65,15 @@ pub(crate) enum Doorbells {
 pub(crate) enum Network {
     /// QEMU's own user network. Its guest reaches nothing outside.
     Closed,
-    /// QEMU's own user network, with this port of the host's loopback for the
-    /// guest's port 80.
-    Forwarded(u16),
+    /// QEMU's own user network. A port of the host's loopback is the guest's, for
+    /// TCP, and for UDP its port 7.
+    Forwarded { host: u16, guest: u16 },
     /// A socket of each, at whose other end is a test.
     Socket,
 }
+
+/// Where a guest echoes datagrams (RFC 862).
+const ECHO_PORT: u16 = 7;
 
 /// What QEMU calls the console's ports after `org.doorbell.<id>.`, by number.
 /// Port 0 is a console, the others carry data.
@@ -289,9 +292,10 @@ impl Builder<'_> {
         let (id, back_end) = (format!("net{n}"), format!("netdev{n}"));
         let value = match self.options.network {
             Network::Closed => format!("user,id={back_end},restrict=on"),
-            Network::Forwarded(port) => {
-                format!("user,id={back_end},hostfwd=tcp:127.0.0.1:{port}-:80")
-            }
+            Network::Forwarded { host, guest } => format!(
+                "user,id={back_end},hostfwd=tcp:127.0.0.1:{host}-:{guest},\
+                 hostfwd=udp:127.0.0.1:{host}-:{ECHO_PORT}"
+            ),
             Network::Socket => {
                 let socket = path(&self.files.socket(&id))?;
                 format!("stream,id={back_end},server=on,addr.type=unix,addr.path={socket}")

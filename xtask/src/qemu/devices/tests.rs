@@ -73,8 +73,11 @@ fn the_network_ends_where_it_is_told_to() {
     };
     assert_eq!(netdev(Network::Closed), "user,id=netdev0,restrict=on");
     assert_eq!(
-        netdev(Network::Forwarded(8000)),
-        "user,id=netdev0,hostfwd=tcp:127.0.0.1:8000-:80"
+        netdev(Network::Forwarded {
+            host: 8000,
+            guest: 80
+        }),
+        "user,id=netdev0,hostfwd=tcp:127.0.0.1:8000-:80,hostfwd=udp:127.0.0.1:8000-:7"
     );
     assert_eq!(
         netdev(Network::Socket),
