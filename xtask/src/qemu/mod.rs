@@ -13,6 +13,12 @@ use clap::ValueEnum;
 
 use self::devices::{Doorbells, Group, Network};
 
+/// The trace event of a doorbell.
+pub(crate) const DOORBELL_EVENT: &str = "virtio_queue_notify";
+/// The trace events of an interrupt: from QEMU's main loop or a vCPU, and from an
+/// iothread.
+pub(crate) const INTERRUPT_EVENTS: [&str; 2] = ["virtio_notify", "virtio_notify_irqfd"];
+
 /// The machines that the guest knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Machine {
@@ -176,8 +182,8 @@ impl Files {
 
 /// QEMU's whole command line, beginning with the program.
 ///
-/// `guest` goes to the guest's command line verbatim; `trace` turns on the
-/// trace events that count doorbells.
+/// `guest` goes to the guest's command line verbatim; `witnessed` turns QMP and the
+/// trace on.
 ///
 /// # Errors
 /// When a path is not UTF-8.
@@ -228,7 +234,9 @@ pub(crate) fn command_line(
     if witnessed {
         let qmp = escape(&text(&files.qmp())?);
         add(&["-qmp", &format!("unix:{qmp},server=on,wait=off")]);
-        add(&["-trace", "virtio_queue_notify"]);
+        for event in [DOORBELL_EVENT].iter().chain(&INTERRUPT_EVENTS) {
+            add(&["-trace", event]);
+        }
         add(&["-D", &text(&files.trace())?]);
     }
     line.extend(devices::arguments(options, files)?);
@@ -344,7 +352,7 @@ pub(crate) mod tests {
         let line = line(&options, "", true);
         assert!(line.ends_with("-device 'virtio-rng-pci,id=a b'"), "{line}");
         assert!(line.contains("-qmp unix:/out/qmp.sock,server=on,wait=off"));
-        assert!(line.contains("-trace virtio_queue_notify -D /out/trace.log"));
+        assert!(line.contains("-trace virtio_notify_irqfd -D /out/trace.log"));
         assert!(!line.contains("-append"));
     }
 

@@ -61,12 +61,11 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     results::write(&files.results(), &results::results(world, &ended, &outcome))?;
     read(&ended, &outcome, &mut report);
     witness.finish();
-    let trace = std::fs::read(files.trace()).unwrap_or_default();
     let exact = options.doorbells == Doorbells::Direct;
-    witness.report.check(
-        "doorbells",
-        doorbells::compare(&String::from_utf8_lossy(&trace), &ended.records, exact),
-    );
+    let traced = witness.trace.read_on();
+    let result =
+        traced.and_then(|()| doorbells::compare(&witness.trace.doorbells, &ended.records, exact));
+    witness.report.check("doorbells", result);
     if cell.set == Set::Ports {
         let result = io_space(&ended.records, PORTS.into(), SEABIOS_WINDOWS);
         witness.report.check("io space", result);

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: one table of cases, each with its own folder of logs in
 //! `target/doorbell/test/`. [`host`] runs cargo's tests, [`guest`] boots the
-//! guest tests on all [`cells`] with [`witness`]es and [`peer`]s, [`tool`] tries this tool on bad worlds.
+//! guest tests on all [`cells`] with [`witness`]es and [`peer`]s, [`tool`] tries this
+//! tool on bad worlds.
 
 mod cells;
 mod guest;

@@ -1,6 +1,6 @@
 //! The witnesses of a guest test: what QEMU itself says over QMP ([`pci`],
-//! [`virtio`]), how many doorbells its trace counts ([`doorbells`]), and what
-//! stands on the disks afterwards ([`disks`]). The guest cannot fool them.
+//! [`virtio`]), how many doorbells and interrupts its [`trace`] counts ([`doorbells`],
+//! [`interrupts`]), and what stands on the disks afterwards ([`disks`]). The guest cannot fool them.
 //!
 //! A guest whose command line has the word `witness` prints a `checkpoint`
 //! record and waits for a line on its serial line. Its `pci` records are then true,
@@ -9,7 +9,9 @@
 
 pub(crate) mod disks;
 pub(crate) mod doorbells;
+mod interrupts;
 pub(crate) mod pci;
+pub(crate) mod trace;
 pub(crate) mod virtio;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::interrupts::Interrupts;
+use self::trace::Trace;
 use super::peer::{Answer, Ask, Peers};
 use super::report::Report;
 use crate::qemu::{Files, Options};
@@ -40,6 +44,8 @@ pub(crate) struct Witness {
     checkpoints: usize,
     pub(crate) places: Places,
     pub(crate) peers: Peers,
+    pub(crate) trace: Trace,
+    interrupts: Interrupts,
     pub(crate) report: Report,
 }
 
@@ -52,6 +58,8 @@ impl Witness {
             checkpoints: 0,
             places: Places::new(),
             peers: Peers::new(options, files),
+            trace: Trace::new(files.trace()),
+            interrupts: Interrupts::default(),
             report: Report::default(),
         }
     }
@@ -110,9 +118,15 @@ impl Witness {
         };
         let device = device.map_err(|error| error.to_string());
         let answer = device.and_then(|id| {
-            self.peers
-                .answer(&Ask::new(record, id.as_deref()), &mut qmp)
+            let ask = Ask::new(record, id.as_deref());
+            match ask.action() {
+                "interrupts" | "interrupted" => self.interrupts.answer(&ask, &mut self.trace),
+                _ => self.peers.answer(&ask, &mut qmp),
+            }
         });
+        if let (Some("plug"), Some(id)) = (record.text("action"), record.text("id")) {
+            self.interrupts.forget(id);
+        }
         self.qmp = Some(qmp);
         answer
     }
