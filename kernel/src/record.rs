@@ -124,6 +124,8 @@ pub enum Record<'a> {
         echoed: u64,
         /// Datagrams that did not.
         unechoed: u64,
+        /// Frames that were dropped, since they were larger than the MTU.
+        oversized: u64,
     },
     /// Which sectors of a disk the guest made zeros of.
     Zeroed {

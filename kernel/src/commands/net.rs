@@ -22,6 +22,7 @@ use crate::net::site::{Site, Source};
 use crate::net::stack::{Lease, Stack};
 use crate::net::wire::Wire;
 use crate::net::{Watch, echo, ping};
+use crate::platform::dma::KernelDma;
 use crate::platform::serial;
 use crate::println;
 use crate::record::{NetRecord, Place, Record};
@@ -118,13 +119,16 @@ const MODE: Mode = Mode::Polling;
 /// The result is how many things failed that did not end it.
 fn run(machine: &Machine, options: &Options) -> Result<u32, String> {
     let unit = find(machine, options.device)?;
-    let way = choose(&drive::ways(machine, &unit), options.way)?;
-    let mut opened = drive::open(machine, &unit, way, MODE)?;
+    let named = |error: &dyn fmt::Display| format!("{} at {}: {error}", unit.name(), unit.at());
+    let way = choose(&drive::ways(machine, &unit), options.way);
+    let way = way.map_err(|error| named(&error))?;
+    let opened = drive::open(machine, &unit, way, MODE);
+    let mut opened = opened.map_err(|error| named(&error))?;
     let path = opened.path();
     let setup = opened.listener.setup(drive::FEATURES);
     let wait = &mut opened.listener.bring_up();
-    let mut adapter = Adapter::new(&mut *opened.transport, &setup, wait)
-        .map_err(|error| format!("{} at {}: {error}", unit.name(), unit.at()))?;
+    let mut adapter = Adapter::new(&mut *opened.transport, &setup, KernelDma, wait)
+        .map_err(|error| named(&error))?;
     introduce(&unit, path, &mut adapter);
     let (mac, mtu) = (adapter.mac(), adapter.mtu());
 
@@ -137,13 +141,11 @@ fn run(machine: &Machine, options: &Options) -> Result<u32, String> {
     Record::Net(record(&unit, path, mac, mtu, &lease)).emit();
 
     let mut failures = 0;
-    match lease.router {
-        None => println!("Nobody is pinged: there is no router."),
-        Some(router) if options.pings > 0 => {
-            let pings = ping::ping(&mut stack, &mut watch, router, options.pings)?;
-            failures += report_pings(&machine.clock, router, &pings);
-        }
-        Some(_) => {}
+    if options.pings > 0 {
+        // A network that leads nowhere has no router.
+        let target = lease.router.unwrap_or(lease.server);
+        let pings = ping::ping(&mut stack, &mut watch, target, options.pings)?;
+        failures += report_pings(&machine.clock, target, &pings);
     }
     if !options.time.is_zero() {
         failures += serve_results(&mut stack, &mut watch, &lease, options)?;
@@ -184,13 +186,17 @@ fn choose(ways: &[(Way, Result<(), String>)], wanted: Option<Wanted>) -> Result<
         Some((way, _)) => Ok(*way),
         None => Err(match of_kind.first() {
             Some((_, Err(reason))) => reason.clone(),
-            _ => "the device has no such interface".to_string(),
+            _ => "it has no such interface".to_string(),
         }),
     }
 }
 
 /// Shows the device.
-fn introduce<T: Transport>(unit: &Unit, path: (Interface, NotifyPath), adapter: &mut Adapter<T>) {
+fn introduce<T: Transport>(
+    unit: &Unit,
+    path: (Interface, NotifyPath),
+    adapter: &mut Adapter<T, KernelDma>,
+) {
     let (mac, mtu) = (mac_text(adapter.mac()), adapter.mtu());
     let about = format!("MAC {mac}, MTU {mtu}");
     println!(
@@ -275,8 +281,8 @@ fn report_pings(clock: &Clock, target: Ipv4Address, pings: &ping::Pings) -> u32 
     1
 }
 
-fn serve_results<W: Wire>(
-    stack: &mut Stack<W>,
+fn serve_results<T: Transport>(
+    stack: &mut Stack<Adapter<T, KernelDma>>,
     watch: &mut SerialWatch,
     lease: &Lease,
     options: &Options,
@@ -295,14 +301,14 @@ fn serve_results<W: Wire>(
     .emit();
     let mut site = Site::new(Kept);
     let report = serve(stack, watch, &mut site, port, options.time)?;
-    say_report(&report);
+    say_report(&report, stack.wire().oversized());
     match report.ended {
         Ok(_) => Ok(0),
         Err(error) => Err(error),
     }
 }
 
-fn say_report(report: &Report) {
+fn say_report(report: &Report, oversized: u64) {
     let ended = match report.ended {
         Ok(Ended::Time) => "time",
         Ok(Ended::CalledOff) => "byte",
@@ -325,6 +331,7 @@ fn say_report(report: &Report) {
         bytes: tally.bytes,
         echoed: report.echoed,
         unechoed: report.unechoed,
+        oversized,
     }
     .emit();
 }
@@ -404,7 +411,7 @@ mod tests {
         assert_eq!(way(&all, Some(Wanted::Legacy)), Ok(Way::Legacy));
         assert_eq!(way(&all, Some(Wanted::Modern)), Ok(modern));
         let error = way(&all, Some(Wanted::Mmio)).unwrap_err();
-        assert_eq!(error, "the device has no such interface");
+        assert_eq!(error, "it has no such interface");
         assert_eq!(way(&all[..1], None), Ok(Way::Legacy));
         assert_eq!(way(&[(Way::Mmio, Ok(()))], None), Ok(Way::Mmio));
     }

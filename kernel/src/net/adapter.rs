@@ -7,12 +7,11 @@ use core::ops::Range;
 
 use doorbell::device::net::{ETHERNET_HEADER, Frame, HEADROOM, Net, Received};
 use doorbell::device::{DeviceError, Driver as _, Setup};
-use doorbell::dma::DmaRegion;
+use doorbell::dma::{Dma, DmaRegion};
 use doorbell::transport::Transport;
 use doorbell::virtio::Wait;
 
 use super::wire::Wire;
-use crate::platform::dma::KernelDma;
 
 /// Frames in each direction, where the queues have room for them.
 const FRAMES: u16 = 64;
@@ -31,12 +30,12 @@ const PAIR: u16 = 0;
 const ANY_MAC: [u8; 6] = [0x02, 0xd0, 0x0b, 0xe1, 0x10, 0x01];
 
 /// A network device, with the frames that it works with.
-pub struct Adapter<T: Transport> {
-    net: Net<T, KernelDma>,
+pub struct Adapter<T: Transport, D: Dma + Clone> {
+    net: Net<T, D>,
     mac: [u8; 6],
     mtu: u16,
     /// Frames that are not on their way out.
-    spare: Vec<Frame<KernelDma>>,
+    spare: Vec<Frame<D>>,
     /// What ended it.
     fault: Option<DeviceError>,
     /// How many frames were dropped, since they were larger than the MTU.
@@ -44,35 +43,40 @@ pub struct Adapter<T: Transport> {
 }
 
 /// A frame that arrived.
-pub struct Arrived {
-    buffer: DmaRegion<KernelDma>,
+pub struct Arrived<D: Dma> {
+    buffer: DmaRegion<D>,
     frame: Range<usize>,
 }
 
-impl AsRef<[u8]> for Arrived {
+impl<D: Dma> AsRef<[u8]> for Arrived<D> {
     fn as_ref(&self) -> &[u8] {
         &self.buffer[self.frame.clone()]
     }
 }
 
-impl<T: Transport> Adapter<T> {
+impl<T: Transport, D: Dma + Clone> Adapter<T, D> {
     /// Brings the device up, and gives it buffers to receive into.
     ///
     /// # Errors
     ///
     /// What failed.
-    pub fn new(transport: T, setup: &Setup, wait: &mut dyn Wait) -> Result<Self, DeviceError> {
-        let mut net = Net::new(transport, setup, KernelDma, wait)?;
+    pub fn new(
+        transport: T,
+        setup: &Setup,
+        dma: D,
+        wait: &mut dyn Wait,
+    ) -> Result<Self, DeviceError> {
+        let mut net = Net::new(transport, setup, dma.clone(), wait)?;
         let info = net.info();
         let mtu = info.mtu.unwrap_or(ETHERNET_MTU).min(MAX_MTU);
         let frame = ETHERNET_HEADER + usize::from(mtu);
         let (receive, transmit) = (net.receive_queue(PAIR), net.transmit_queue(PAIR));
         // A legacy device's packets take two descriptors each.
-        let frames = |net: &mut Net<T, KernelDma>, queue| FRAMES.min(net.queue(queue).size() / 2);
+        let frames = |net: &mut Net<T, D>, queue| FRAMES.min(net.queue(queue).size() / 2);
         let count = frames(&mut net, receive);
         let len = net.receive_len().max(HEADROOM + frame);
         net.fill_receive(PAIR, count, len)?;
-        let spare = (0..frames(&mut net, transmit)).map(|_| Frame::new(KernelDma, frame));
+        let spare = (0..frames(&mut net, transmit)).map(|_| Frame::new(dma.clone(), frame));
         Ok(Self {
             mac: info.mac.unwrap_or(ANY_MAC),
             mtu,
@@ -84,7 +88,7 @@ impl<T: Transport> Adapter<T> {
     }
 
     /// The driver.
-    pub fn net(&mut self) -> &mut Net<T, KernelDma> {
+    pub fn net(&mut self) -> &mut Net<T, D> {
         &mut self.net
     }
 
@@ -103,13 +107,13 @@ impl<T: Transport> Adapter<T> {
     }
 
     /// Gives a buffer to the device.
-    fn post(&mut self, buffer: DmaRegion<KernelDma>) {
+    fn post(&mut self, buffer: DmaRegion<D>) {
         let submitted = self.net.submit_receive(PAIR, buffer);
         self.check(submitted.map_err(|(error, _)| error));
     }
 
     /// The next buffer that the device has filled.
-    fn next(&mut self) -> Option<(Arrived, u16)> {
+    fn next(&mut self) -> Option<(Arrived<D>, u16)> {
         let received = self.net.poll_receive(PAIR);
         let Received {
             buffer,
@@ -122,8 +126,8 @@ impl<T: Transport> Adapter<T> {
     }
 }
 
-impl<T: Transport> Wire for Adapter<T> {
-    type Frame = Arrived;
+impl<T: Transport, D: Dma + Clone> Wire for Adapter<T, D> {
+    type Frame = Arrived<D>;
 
     fn mac(&self) -> [u8; 6] {
         self.mac
@@ -137,7 +141,7 @@ impl<T: Transport> Wire for Adapter<T> {
         self.net.link_up().map_err(|error| error.to_string())
     }
 
-    fn receive(&mut self) -> Option<Arrived> {
+    fn receive(&mut self) -> Option<Arrived<D>> {
         loop {
             let (arrived, mut following) = self.next()?;
             if following == 0 {
@@ -154,7 +158,7 @@ impl<T: Transport> Wire for Adapter<T> {
         }
     }
 
-    fn recycle(&mut self, frame: Arrived) {
+    fn recycle(&mut self, frame: Arrived<D>) {
         self.post(frame.buffer);
     }
 
@@ -171,17 +175,15 @@ impl<T: Transport> Wire for Adapter<T> {
     }
 
     fn send<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
-        let frame = self.spare.pop();
-        let mut frame = match frame {
-            Some(frame) if frame.capacity() >= len => frame,
+        let capacity = self.spare.last().map_or(0, Frame::capacity);
+        let frame = self.spare.pop_if(|_| capacity >= len);
+        let Some(mut frame) = frame else {
             // Nobody who keeps to what `Wire` asks for comes here.
-            other => {
-                self.spare.extend(other);
-                let needed = len;
-                self.fault
-                    .get_or_insert(DeviceError::BufferTooShort { len: 0, needed });
-                return fill(&mut alloc::vec![0; len]);
-            }
+            self.check::<()>(Err(DeviceError::BufferTooShort {
+                len: capacity,
+                needed: len,
+            }));
+            return fill(&mut alloc::vec![0; len]);
         };
         let sized = frame.set_len(len);
         let result = fill(&mut frame);
@@ -200,3 +202,6 @@ impl<T: Transport> Wire for Adapter<T> {
         self.fault.map_or(Ok(()), |fault| Err(fault.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;

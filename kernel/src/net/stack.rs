@@ -112,6 +112,11 @@ impl<W: Wire> Stack<W> {
         })
     }
 
+    /// The adapter.
+    pub fn wire(&self) -> &W {
+        &self.port.wire
+    }
+
     /// Takes what has arrived, sends what is to be sent.
     ///
     /// # Errors
