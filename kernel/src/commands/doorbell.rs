@@ -25,13 +25,22 @@ const ROUNDS: u32 = 50;
 /// Operations of each case in a round, unless asked otherwise.
 const COUNT: u32 = 200;
 
+/// What can be timed.
+const DEVICES: [&str; 6] = ["blk", "rng", "net", "console", "balloon", "testdev"];
+
+/// What is timed unless asked otherwise: the paths are the same for all.
+const USUAL: [&str; 3] = ["blk", "rng", "testdev"];
+
+/// All of them.
+const ALL: &str = "all";
+
 /// Progress is shown this often, between rounds.
 const PROGRESS_MS: u64 = 2_000;
 
 /// Times all doorbells.
 pub(super) const COMMAND: Command = Command {
     name: "doorbell",
-    usage: "[rounds=N] [count=N] [device=blk|rng|testdev] [interrupts=on|off]",
+    usage: "[rounds=N] [count=N] [device=NAME|all] [interrupts=on|off]",
     about: "times every way to ring every doorbell, and the interrupts",
     parse: |arguments| {
         let mut options = Options {
@@ -45,8 +54,11 @@ pub(super) const COMMAND: Command = Command {
                 "rounds" => options.rounds = number(value, 1..=1_000_000)?,
                 "count" => options.count = number(value, 1..=10_000)?,
                 "device" => {
-                    let known = value.filter(|value| ["blk", "rng", "testdev"].contains(value));
-                    options.device = Some(known.ok_or("it wants blk, rng or testdev")?.to_string());
+                    let known = value.filter(|value| *value == ALL || DEVICES.contains(value));
+                    let known = known.ok_or_else(|| {
+                        format!("it wants {ALL} or one of {}", DEVICES.join(", "))
+                    })?;
+                    options.device = Some(known.to_string());
                 }
                 "interrupts" => {
                     options.interrupts = match value {
@@ -72,7 +84,11 @@ struct Options {
 
 impl Options {
     fn wants(&self, device: &str) -> bool {
-        self.device.as_deref().is_none_or(|wanted| wanted == device)
+        match self.device.as_deref() {
+            None => USUAL.contains(&device),
+            Some(ALL) => true,
+            Some(wanted) => wanted == device,
+        }
     }
 }
 

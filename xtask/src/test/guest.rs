@@ -70,9 +70,9 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
         let result = io_space(&ended.records, PORTS.into(), SEABIOS_WINDOWS);
         witness.report.check("io space", result);
     } else {
-        let expected = paths::of(options.machine, options.mmio_version);
         let records = ended.records.iter().map(Record::value);
-        let result = paths::driven(&paths::kinds(&options), &expected, records);
+        let (machine, version) = (options.machine, options.mmio_version);
+        let result = paths::driven(paths::kinds(&options), machine, version, records);
         witness.report.check("every path", result);
     }
     witness

@@ -6,63 +6,114 @@ use serde_json::Value;
 use crate::qemu::devices::Group;
 use crate::qemu::{Machine, Options};
 
-/// An interface and a way to ring, by the records' names.
-pub(super) type Path = (&'static str, &'static str);
+/// An interface, a way to ring and a way to interrupt, by the records' names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Path {
+    transport: &'static str,
+    notify: &'static str,
+    interrupts: &'static str,
+}
 
-/// A kind of device that the guest has a driver for, and that has every path.
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}, {}, {}",
+            self.transport, self.notify, self.interrupts
+        )
+    }
+}
+
+/// A kind of device that the guest has a driver for.
 pub(super) struct Kind {
     group: Group,
     /// What the devices' IDs begin with.
     pub(super) prefix: &'static str,
     /// Its name in records.
     name: &'static str,
+    /// Whether it has more queues than the window in configuration space rings.
+    several_queues: bool,
+    /// Whether QEMU gives it MSI-X.
+    msix: bool,
     /// Whether the main job times it.
     timed: bool,
 }
 
 /// All of them.
-pub(super) const KINDS: [Kind; 2] = [
+pub(super) const KINDS: &[Kind] = &[
     Kind {
         group: Group::Disks,
         prefix: "blk",
         name: "virtio-blk",
+        several_queues: false,
+        msix: true,
         timed: true,
     },
     Kind {
         group: Group::Entropy,
         prefix: "rng",
         name: "virtio-rng",
+        several_queues: false,
+        msix: true,
         timed: true,
     },
 ];
 
-/// The kinds that a machine has, by their names in records.
-pub(super) fn kinds(options: &Options) -> Vec<&'static str> {
-    let kinds = KINDS.iter().filter(|kind| options.has(kind.group));
-    kinds.map(|kind| kind.name).collect()
+/// The kinds that a machine has.
+pub(super) fn kinds(options: &Options) -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| options.has(kind.group))
 }
 
-/// The cases that are timed of each path.
-const CASES: [&str; 3] = ["doorbell-idle", "doorbell-request", "round-trip"];
+/// What is timed of a path that is polled.
+const POLLED: [&str; 3] = ["doorbell-idle", "doorbell-request", "round-trip"];
 
-const PCI: [Path; 4] = [
-    ("pci-legacy", "pio"),
-    ("pci-modern", "mmio"),
-    ("pci-modern", "pio"),
-    ("pci-modern", "pci-cfg"),
-];
+/// What is timed of one that interrupts, and how much less often.
+const INTERRUPTED: [&str; 2] = ["to-handler", "to-wake-up"];
+const DEARER: u64 = 5;
 
-/// The paths of a machine.
-pub(super) fn of(machine: Machine, mmio_version: u8) -> Vec<Path> {
-    match (machine, mmio_version) {
-        (Machine::Q35 | Machine::Pc, _) => PCI.to_vec(),
-        (Machine::Microvm, 1) => vec![("mmio-v1", "mmio")],
-        (Machine::Microvm, _) => vec![("mmio-v2", "mmio")],
-    }
+const POLLING: &str = "polling";
+const LINE: [&str; 2] = [POLLING, "line"];
+const MSIX: [&str; 2] = ["msix-shared", "msix-per-queue"];
+const CONFIG_WINDOW: &str = "pci-cfg";
+
+/// The paths that a machine has to a device of this kind.
+fn of(kind: &Kind, machine: Machine, mmio_version: u8) -> Vec<Path> {
+    let (ways, vectors): (&[_], bool) = match (machine, mmio_version) {
+        (Machine::Q35 | Machine::Pc, _) => (
+            &[
+                ("pci-legacy", "pio"),
+                ("pci-modern", "mmio"),
+                ("pci-modern", "pio"),
+                ("pci-modern", CONFIG_WINDOW),
+            ],
+            kind.msix,
+        ),
+        (Machine::Microvm, 1) => (&[("mmio-v1", "mmio")], false),
+        (Machine::Microvm, _) => (&[("mmio-v2", "mmio")], false),
+    };
+    let modes = LINE.iter().chain(MSIX.iter().filter(|_| vectors));
+    let ways = ways
+        .iter()
+        .filter(|(_, notify)| *notify != CONFIG_WINDOW || !kind.several_queues);
+    ways.flat_map(|&(transport, notify)| {
+        modes.clone().map(move |&interrupts| Path {
+            transport,
+            notify,
+            interrupts,
+        })
+    })
+    .collect()
 }
 
 fn is(record: &Value, key: &str, text: &str) -> bool {
     record[key].as_str() == Some(text)
+}
+
+/// Whether a record is of this kind of device over this path, but for the interrupts.
+fn is_over(record: &Value, kind: &Kind, path: &Path) -> bool {
+    is(record, "device", kind.name)
+        && is(record, "transport", path.transport)
+        && is(record, "notify", path.notify)
 }
 
 /// Whether the guest brought these kinds of device up over every path.
@@ -70,47 +121,53 @@ fn is(record: &Value, key: &str, text: &str) -> bool {
 /// # Errors
 /// The first path that has no `device` record.
 pub(super) fn driven<'r>(
-    kinds: &[&str],
-    paths: &[Path],
+    kinds: impl Iterator<Item = &'static Kind>,
+    machine: Machine,
+    mmio_version: u8,
     records: impl Iterator<Item = &'r Value> + Clone,
 ) -> Result<(), String> {
-    for (device, &(transport, notify)) in kinds
-        .iter()
-        .flat_map(|device| paths.iter().map(move |path| (device, path)))
-    {
-        let found = records.clone().any(|record| {
-            is(record, "kind", "device")
-                && is(record, "device", device)
-                && is(record, "transport", transport)
-                && is(record, "notify", notify)
-        });
-        if !found {
-            return Err(format!("no {device} was driven over {transport}, {notify}"));
+    for kind in kinds {
+        for path in of(kind, machine, mmio_version) {
+            let found = records.clone().any(|record| {
+                is(record, "kind", "device")
+                    && is_over(record, kind, &path)
+                    && is(record, "interrupts", path.interrupts)
+            });
+            if !found {
+                return Err(format!("no {} was driven over {path}", kind.name));
+            }
         }
     }
     Ok(())
 }
 
 /// Whether the guest timed each kind of device that it times over every path, `at_least` so
-/// often, and every doorbell arrived.
+/// often (interrupts less often), and every doorbell and interrupt arrived.
 ///
 /// # Errors
 /// The first row that is not there, is too short or lost something.
 pub(super) fn timed<'r>(
-    paths: &[Path],
+    machine: Machine,
+    mmio_version: u8,
     at_least: u64,
     records: impl Iterator<Item = &'r Value> + Clone,
 ) -> Result<(), String> {
-    for device in KINDS.iter().filter(|kind| kind.timed).map(|kind| kind.name) {
-        for case in CASES {
-            for &(transport, notify) in paths {
-                let row = format!("{case} of {device} over {transport}, {notify}");
+    for kind in KINDS.iter().filter(|kind| kind.timed) {
+        for path in of(kind, machine, mmio_version) {
+            let polled = path.interrupts == POLLING;
+            let (cases, at_least): (&[_], _) = if polled {
+                (&POLLED, at_least)
+            } else {
+                (&INTERRUPTED, at_least / DEARER)
+            };
+            for case in cases {
+                let row = format!("{case} of {} over {path}", kind.name);
                 let summary = records.clone().find(|record| {
+                    let mode = record["interrupts"].as_str().unwrap_or(POLLING);
                     is(record, "kind", "summary")
                         && is(record, "case", case)
-                        && is(record, "device", device)
-                        && is(record, "transport", transport)
-                        && is(record, "notify", notify)
+                        && is_over(record, kind, &path)
+                        && mode == path.interrupts
                 });
                 let summary = summary.ok_or_else(|| format!("there is no row {row}"))?;
                 let number = |key: &str| summary[key].as_u64().unwrap_or_default();
@@ -132,39 +189,78 @@ mod tests {
 
     use super::*;
 
+    /// A device record of each path of a microvm.
+    fn devices() -> Vec<Value> {
+        let all = KINDS.iter().flat_map(|kind| {
+            let paths = of(kind, Machine::Microvm, 2);
+            paths.into_iter().map(move |path| (kind, path))
+        });
+        all.map(|(kind, path)| {
+            json!({
+                "kind": "device", "device": kind.name, "transport": path.transport,
+                "notify": path.notify, "interrupts": path.interrupts,
+            })
+        })
+        .collect()
+    }
+
     #[test]
     fn a_path_that_is_left_out_is_missed() {
-        let paths = of(Machine::Microvm, 2);
-        let record = |kind: &str, device: &str| json!({"kind": kind, "device": device, "transport": "mmio-v2", "notify": "mmio"});
-        let both = [
-            record("device", "virtio-blk"),
-            record("device", "virtio-rng"),
-        ];
-        let driven = |paths: &[Path], records| driven(&KINDS.map(|kind| kind.name), paths, records);
-        assert_eq!(driven(&paths, both.iter()), Ok(()));
-        assert!(driven(&paths, both[..1].iter()).is_err());
-        assert!(driven(&of(Machine::Microvm, 1), both.iter()).is_err());
-        assert!(driven(&of(Machine::Q35, 2), both.iter()).is_err());
+        let all = devices();
+        assert_eq!(all.len(), 2 * KINDS.len());
+        let driven = |machine, version, records: &[Value]| {
+            driven(KINDS.iter(), machine, version, records.iter())
+        };
+        assert_eq!(driven(Machine::Microvm, 2, &all), Ok(()));
+        for left_out in 0..all.len() {
+            let mut others = all.clone();
+            others.remove(left_out);
+            assert!(driven(Machine::Microvm, 2, &others).is_err(), "{left_out}");
+        }
+        assert!(driven(Machine::Microvm, 1, &all).is_err());
+        assert!(driven(Machine::Q35, 2, &all).is_err());
+    }
+
+    #[test]
+    fn a_window_that_rings_one_queue_is_not_asked_of_several() {
+        for kind in KINDS {
+            let paths = of(kind, Machine::Q35, 2);
+            let window = paths.iter().any(|path| path.notify == CONFIG_WINDOW);
+            assert_eq!(window, !kind.several_queues, "{}", kind.name);
+            assert_eq!(paths.len(), if window { 16 } else { 12 });
+        }
     }
 
     #[test]
     fn a_row_must_be_there_and_whole() {
-        let paths = of(Machine::Microvm, 2);
-        let rows = |n: u64, delivered: u64| -> Vec<Value> {
-            let all = KINDS
-                .iter()
-                .flat_map(|kind| CASES.map(|case| (kind.name, case)));
-            all.map(|(device, case)| {
-                json!({
-                    "kind": "summary", "case": case, "device": device,
-                    "transport": "mmio-v2", "notify": "mmio", "n": n, "delivered": delivered,
-                })
-            })
-            .collect()
+        let rows = |n: u64, lost: u64| -> Vec<Value> {
+            let mut rows = Vec::new();
+            for kind in KINDS.iter().filter(|kind| kind.timed) {
+                for case in POLLED {
+                    rows.push(json!({
+                        "kind": "summary", "case": case, "device": kind.name,
+                        "transport": "mmio-v2", "notify": "mmio", "n": n, "delivered": n - lost,
+                    }));
+                }
+                for case in INTERRUPTED {
+                    rows.push(json!({
+                        "kind": "summary", "case": case, "device": kind.name,
+                        "transport": "mmio-v2", "notify": "mmio", "interrupts": "line",
+                        "n": n / DEARER, "delivered": n / DEARER - lost,
+                    }));
+                }
+            }
+            rows
         };
-        assert_eq!(timed(&paths, 40, rows(40, 40).iter()), Ok(()));
-        assert!(timed(&paths, 41, rows(40, 40).iter()).is_err());
-        assert!(timed(&paths, 40, rows(40, 39).iter()).is_err());
-        assert!(timed(&paths, 40, rows(40, 40)[1..].iter()).is_err());
+        let timed = |at_least, rows: &[Value]| timed(Machine::Microvm, 2, at_least, rows.iter());
+        assert_eq!(timed(40, &rows(40, 0)), Ok(()));
+        assert!(timed(45, &rows(40, 0)).is_err());
+        assert!(timed(40, &rows(40, 1)).is_err());
+        let all = rows(40, 0);
+        for left_out in 0..all.len() {
+            let mut others = all.clone();
+            others.remove(left_out);
+            assert!(timed(40, &others).is_err(), "{left_out}");
+        }
     }
 }

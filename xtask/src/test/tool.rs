@@ -115,7 +115,7 @@ fn table(results: &Path, times: u64) -> Result<(), String> {
         .map_err(|error| format!("cannot read {}: {error}", results.display()))?;
     let results: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let records = results["records"].as_array().into_iter().flatten();
-    paths::timed(&paths::of(Machine::Q35, 2), times, records)
+    paths::timed(Machine::Q35, 2, times, records)
 }
 
 /// A folder in which a file is that the tool would write, but did not.
