@@ -4,6 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use core::time::Duration;
 
+use smoltcp::iface::SocketHandle;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::icmp;
 use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, IpAddress, Ipv4Address};
@@ -93,7 +94,7 @@ fn one<W: Wire>(
     stack: &mut Stack<W>,
     watch: &mut impl Watch,
     target: Ipv4Address,
-    handle: smoltcp::iface::SocketHandle,
+    handle: SocketHandle,
     sequence: u16,
 ) -> Result<Option<Duration>, String> {
     let checksum = ChecksumCapabilities::default();
@@ -126,14 +127,13 @@ fn one<W: Wire>(
 
 /// Whether a packet is the answer to a request.
 fn answers(bytes: &[u8], sequence: u16, checksum: &ChecksumCapabilities) -> bool {
-    let packet = Icmpv4Packet::new_checked(bytes).ok();
-    let reply = packet.and_then(|packet| Icmpv4Repr::parse(&packet, checksum).ok());
+    let Ok(packet) = Icmpv4Packet::new_checked(bytes) else {
+        return false;
+    };
     let expected = Icmpv4Repr::EchoReply {
         ident: IDENT,
         seq_no: sequence,
         data: PAYLOAD,
     };
-    // The packet goes out of scope before `reply` could be compared by `==` on
-    // options.
-    reply.is_some_and(|reply| reply == expected)
+    Icmpv4Repr::parse(&packet, checksum) == Ok(expected)
 }

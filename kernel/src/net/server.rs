@@ -28,6 +28,10 @@ const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client may take none of the response.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a client may acknowledge nothing at all, with a connection half open
+/// for one. It is longer than all others, which end in a better way.
+const SOCKET_PATIENCE: Span = Span::from_secs(30);
+
 /// How long a client may go on sending what nobody reads, or leave its end open.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -171,8 +175,7 @@ impl Server {
 fn listener(port: u16) -> Result<Socket<'static>, String> {
     let buffer = |size| SocketBuffer::new(vec![0; size]);
     let mut socket = Socket::new(buffer(RECEIVE_ROOM), buffer(SEND_ROOM));
-    // A client that does not acknowledge anything any more is gone.
-    socket.set_timeout(Some(Span::from_secs(SEND_PATIENCE.as_secs())));
+    socket.set_timeout(Some(SOCKET_PATIENCE));
     // All that there is to send is at hand: nothing is gained by waiting.
     socket.set_nagle_enabled(false);
     socket.listen(port).map_err(|error| error.to_string())?;
@@ -214,9 +217,7 @@ impl Connection {
                         let message = "the request did not come in time".to_string();
                         (Refusal(Status::RequestTimeout, message).into(), true)
                     }
-                    Reading::Over => {
-                        // Whoever said nothing got what it wanted.
-                        tally.aborted += u64::from(!head.is_empty());
+                    Reading::Nothing => {
                         socket.close();
                         return self.enter(Phase::Closing, now);
                     }
@@ -269,8 +270,8 @@ enum Reading {
     Done(Response, bool),
     /// More has to come.
     More,
-    /// No more will come.
-    Over,
+    /// The client ended the connection without a word.
+    Nothing,
 }
 
 fn read(
@@ -297,9 +298,13 @@ fn read(
             Err(refusal) => return Reading::Done(refusal.into(), true),
         }
     }
-    match socket.may_recv() {
-        true => Reading::More,
-        false => Reading::Over,
+    if socket.may_recv() {
+        Reading::More
+    } else if head.is_empty() {
+        Reading::Nothing
+    } else {
+        let message = "the request ends before its head does".to_string();
+        Reading::Done(Refusal(Status::BadRequest, message).into(), true)
     }
 }
 

@@ -206,17 +206,15 @@ impl<W: Wire> Stack<W> {
                 }
                 Some(Event::LeaseLost) | None => {}
             }
-            let secs = |patience: Duration| patience.as_secs();
             if self.link_up && now - asked >= LEASE_PATIENCE {
+                let patience = LEASE_PATIENCE.as_secs();
                 return Err(format!(
-                    "no DHCP server leased an address within {} s",
-                    secs(LEASE_PATIENCE)
+                    "no DHCP server leased an address within {patience} s"
                 ));
             }
-            if now - begin >= LINK_PATIENCE + LEASE_PATIENCE
-                || !self.link_up && now - begin >= LINK_PATIENCE
-            {
-                return Err(format!("the link was down for {} s", secs(now - begin)));
+            if !self.link_up && now - begin >= LINK_PATIENCE {
+                let patience = LINK_PATIENCE.as_secs();
+                return Err(format!("the link is down, still after {patience} s"));
             }
             if watch.called_off() {
                 return Err("called off before there was an address".to_string());

@@ -20,6 +20,8 @@ pub(super) struct Cable {
     frames: [VecDeque<Vec<u8>>; 2],
     /// Whether nothing goes through.
     pub(super) cut: bool,
+    /// Whether what goes through stays on the way to the guest.
+    pub(super) slow: bool,
     /// Whether the link is down.
     pub(super) down: bool,
     /// What the guest's adapter fails of.
@@ -56,6 +58,9 @@ impl Wire for End {
 
     fn receive(&mut self) -> Option<Vec<u8>> {
         let mut cable = self.cable.borrow_mut();
+        if self.side == 0 && cable.slow {
+            return None;
+        }
         let frame = cable.frames[1 - self.side].pop_front()?;
         cable.held += usize::from(self.side == 0);
         Some(frame)

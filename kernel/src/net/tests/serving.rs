@@ -36,7 +36,7 @@ fn served(seconds: u64, script: impl FnMut(&mut Host, Duration)) -> (Report, Vec
     (report, world.said)
 }
 
-/// A client that says something, and reads all there is.
+/// A client that says something, and then reads all there is.
 struct Client {
     socket: SocketHandle,
     say: Vec<u8>,
@@ -61,7 +61,7 @@ impl Client {
             let said = socket.send_slice(&self.say).unwrap();
             self.say.drain(..said);
         }
-        loop {
+        while self.say.is_empty() {
             match socket.recv(|bytes| (bytes.len(), bytes.to_vec())) {
                 Ok(bytes) if bytes.is_empty() => break,
                 Ok(bytes) => self.heard.extend(bytes),
@@ -138,6 +138,39 @@ fn a_client_that_says_too_little_hears_so() {
     let (text, report) = ask("GET / HTTP/1.1\r\nHost:");
     assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
     assert!(report.time >= secs(10) && report.time < secs(11));
+}
+
+#[test]
+fn a_request_that_ends_early_is_refused() {
+    let mut client = None;
+    let heard = Rc::<RefCell<String>>::default();
+    let into = heard.clone();
+    let (report, _) = served(3, |host, _| {
+        let client = client.get_or_insert_with(|| Client::new(host, 50_000, "GET / HT"));
+        client.poll(host);
+        if client.say.is_empty() {
+            host.tcp(client.socket).close();
+        }
+        *into.borrow_mut() = client.text().into();
+    });
+    let heard = heard.borrow();
+    assert!(heard.starts_with("HTTP/1.1 400 "), "{heard}");
+    assert_eq!((report.tally.requests, report.tally.refused), (1, 1));
+}
+
+#[test]
+fn a_client_that_says_nothing_is_no_request() {
+    let mut client = None;
+    let (report, _) = served(3, |host, _| {
+        let client = client.get_or_insert_with(|| Client::new(host, 50_000, ""));
+        client.poll(host);
+        if host.tcp(client.socket).may_send() {
+            host.tcp(client.socket).close();
+        }
+    });
+    let tally = report.tally;
+    assert_eq!((tally.connections, tally.requests), (1, 0));
+    assert_eq!((tally.refused, tally.aborted), (0, 0));
 }
 
 #[test]
