@@ -6,6 +6,9 @@ use alloc::format;
 use super::{COMMANDS, Command};
 use crate::println;
 
+/// Columns for usages: behind a longer one, what is said of it begins a line.
+const USAGE: usize = 54;
+
 /// Lists the commands.
 pub(super) const COMMAND: Command = Command {
     name: "help",
@@ -19,7 +22,13 @@ pub(super) const COMMAND: Command = Command {
                 name, usage, about, ..
             } in COMMANDS
             {
-                println!("  {:<54} {about}", format!("{name} {usage}"));
+                let usage = format!("{name} {usage}");
+                if usage.len() > USAGE {
+                    println!("  {usage}");
+                    println!("  {:USAGE$} {about}", "");
+                } else {
+                    println!("  {usage:USAGE$} {about}");
+                }
             }
             0
         }))

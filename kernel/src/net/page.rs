@@ -33,6 +33,16 @@ const CASES: &[(&str, &str, &str)] = &[
         "from the doorbell to the answer",
     ),
     (
+        "to-handler",
+        "Interrupt handler",
+        "from the doorbell to the interrupt's handler",
+    ),
+    (
+        "to-wake-up",
+        "Wake-up",
+        "from the doorbell to the loop that hlt had put to sleep",
+    ),
+    (
         "testdev",
         "pci-testdev",
         "the host's bare cost of an access",
@@ -255,17 +265,14 @@ impl<'a> Page<'a> {
         self.table("Devices", "", &headings, &rows, |page, row| {
             let how = [field(row, "transport"), field(row, "notify")];
             let queues = row["queues"].as_array().map_or(&[][..], Vec::as_slice);
-            let sizes: Vec<_> = queues
-                .iter()
-                .map(|queue| queue["size"].to_string())
-                .collect();
             put!(
                 page,
-                "<th>{}<span class=mono>{}</span></th><td>{}</td><td>{}</td><td>{}</td>",
+                "<th>{}<span class=mono>{}</span></th><td class=whole>{}</td><td>{}</td>\
+                 <td>{}</td>",
                 Html(field(row, "device")),
                 Html(place(row)),
                 Html(&join(&how)),
-                Html(&sizes.join(", ")),
+                Html(&sizes(queues)),
                 Html(field(row, "about"))
             );
         });
@@ -395,6 +402,20 @@ fn place(record: &Value) -> &str {
         .into_iter()
         .find(|at| !at.is_empty())
         .unwrap_or_default()
+}
+
+/// The queues' sizes; how many of one size follow each other is counted.
+fn sizes(queues: &[Value]) -> String {
+    let same = |a: &Value, b: &Value| a["size"] == b["size"];
+    let run = |run: &[Value]| match run {
+        [only] => only["size"].to_string(),
+        _ => format!("{} × {}", run.len(), run[0]["size"]),
+    };
+    queues
+        .chunk_by(same)
+        .map(run)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The texts that are not empty.

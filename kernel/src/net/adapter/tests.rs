@@ -22,7 +22,7 @@ fn device(dma: &FakeDma, own: u64, mtu: u16) -> FakeDevice<'_> {
     config.extend(mtu.to_le_bytes());
     let options = Options {
         device_type: 1,
-        features: Features::VERSION_1 | Features::from_bits_retain(own.into()),
+        features: Features::VERSION_1 | Features::from_bits_retain(own),
         queues: vec![8, 8],
         config,
         ..Options::default()

@@ -151,9 +151,9 @@ fn devices_and_the_network_are_shown() {
         bdf: None,
         mmio: Some("0xfeb00e00".into()),
     };
-    let queue = |index| QueueRecord {
+    let queue = |index, size| QueueRecord {
         index,
-        size: 256,
+        size,
         descriptors: 0,
         driver: 0,
         device: 0,
@@ -167,7 +167,7 @@ fn devices_and_the_network_are_shown() {
         notify: "mmio".into(),
         interrupts: "polling",
         features: vec![],
-        queues: vec![queue(0), queue(1)],
+        queues: vec![queue(0, 256), queue(1, 256), queue(2, 64)],
         about: "MTU <1500>".into(),
     });
     let net = Record::Net(NetRecord {
@@ -193,7 +193,8 @@ fn devices_and_the_network_are_shown() {
     let page = page(&[device, net, ping]);
     let devices = between(&page, "<h2>Devices</h2>", "</section>");
     assert!(devices.contains(
-        "0xfeb00e00</span></th><td>virtio-mmio mmio</td><td>256, 256</td><td>MTU &lt;1500&gt;</td>"
+        "0xfeb00e00</span></th><td class=whole>virtio-mmio mmio</td><td>2 × 256, 64</td>\
+         <td>MTU &lt;1500&gt;</td>"
     ));
     let network = between(&page, "<h2>Network</h2>", "</section>");
     assert!(network.contains(
