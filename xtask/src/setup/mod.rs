@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use self::system::{Apt, QEMU_PACKAGE, System};
 use self::toolchain::{Toolchain, Way};
-use crate::qemu::host::{QEMU, QEMU_VARIABLE, find_qemu};
+use crate::qemu::host::{QEMU, QEMU_VARIABLE, find_program, find_qemu};
 use crate::say;
 
 /// How to set up; the same for every command that does it.
@@ -119,6 +119,28 @@ fn may_install(args: &SetupArgs, qemu: bool, target: bool) -> Result<()> {
         );
     }
     bail!("{message}\nThen run this again.")
+}
+
+/// Finds curl, which the tests of the guest's HTTP server fetch with, installing it if
+/// need be.
+///
+/// # Errors
+/// When it isn't there and doesn't get there.
+pub(crate) fn curl(args: &SetupArgs) -> Result<PathBuf> {
+    const CURL: &str = "curl";
+    if let Some(curl) = find_program(CURL) {
+        return Ok(curl);
+    }
+    let why = "the tests of the guest's HTTP server fetch its pages with curl, and it is not on \
+               the PATH";
+    if args.no_install || System::here() != System::Debian {
+        bail!("{why}; install it with your system's package manager");
+    }
+    Apt::new()?.install(&[CURL.to_owned()], why)?;
+    match find_program(CURL) {
+        Some(curl) => Ok(curl),
+        None => bail!("the package {CURL} is installed, but {CURL} is not on the PATH"),
+    }
 }
 
 fn install_qemu() -> Result<PathBuf> {

@@ -6,6 +6,7 @@
 mod cells;
 mod guest;
 mod host;
+mod http;
 mod paths;
 mod peer;
 mod report;
@@ -59,6 +60,7 @@ enum Job {
     Host,
     Guest(cells::Cell),
     Tool(tool::Case),
+    Http(http::Case),
 }
 
 impl Case {
@@ -68,6 +70,7 @@ impl Case {
             Job::Host => None,
             Job::Guest(_) => Some(TESTS),
             Job::Tool(case) => case.boots().then_some(KERNEL),
+            Job::Http(_) => Some(KERNEL),
         }
     }
 
@@ -91,7 +94,15 @@ fn table() -> Vec<Case> {
         name: format!("tool/{}", case.name),
         job: Job::Tool(case),
     });
-    host.into_iter().chain(guests).chain(tools).collect()
+    let servers = http::CASES.map(|case| Case {
+        name: format!("http/{}", case.name),
+        job: Job::Http(case),
+    });
+    host.into_iter()
+        .chain(guests)
+        .chain(servers)
+        .chain(tools)
+        .collect()
 }
 
 /// What the cases run with.
@@ -101,6 +112,8 @@ struct World {
     qemu: PathBuf,
     kernel: Result<Image, String>,
     tests: Result<Image, String>,
+    /// What fetches the pages that a guest serves.
+    curl: Result<PathBuf, String>,
     folder: PathBuf,
 }
 
@@ -216,9 +229,16 @@ impl World {
             }
             _ => Err(format!("{} was not built", package.name)),
         };
+        let served = cases.iter().any(|case| matches!(case.job, Job::Http(_)));
+        let curl = if served {
+            setup::curl(&args.setup).map_err(|error| format!("{error:#}"))
+        } else {
+            Err("no case needs curl".to_owned())
+        };
         Ok(Self {
             tool,
             qemu,
+            curl,
             kernel: build(KERNEL, toolchain.as_ref()),
             tests: build(TESTS, toolchain.as_ref()),
             folder: image::target_folder().join("doorbell").join("test"),
@@ -231,6 +251,7 @@ impl World {
             Job::Host => host::run(&folder),
             Job::Guest(cell) => guest::run(cell, self, &folder),
             Job::Tool(case) => tool::run(case, self, &folder),
+            Job::Http(case) => http::run(case, self, &folder),
         });
         result.unwrap_or_else(|error| {
             let mut report = Report::default();
