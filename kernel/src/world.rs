@@ -43,13 +43,18 @@ impl World {
         }
     }
 
+    /// Whether the guest's instructions are emulated one by one.
+    pub fn is_emulated(&self) -> bool {
+        self.nop >= EMULATED
+    }
+
     /// What must be said about figures from here; `None` on hardware.
     fn caveat(&self) -> Option<&'static str> {
         match self.hypervisor.as_ref().map(Text::as_str) {
             Some("TCGTCGTCGTCG") => {
                 Some("TCG translates the guest: these are not hardware's figures")
             }
-            _ if self.nop >= EMULATED => Some(
+            _ if self.is_emulated() => Some(
                 "the guest's instructions are emulated one by one: these are not hardware's figures",
             ),
             _ => None,

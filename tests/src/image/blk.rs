@@ -1,20 +1,24 @@
 //! Block devices, over one path at a time. The host wrote a pattern to the disk
-//! and knows where this writes another.
+//! and knows where this writes another. A disk says by its ID what it is for, and
+//! so what it is tested for.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
-use doorbell::device::blk::{Blk, ID_LEN, Request, SECTOR};
-use doorbell::device::{DeviceError, Driver as _};
-use doorbell::dma::DmaRegion;
+use doorbell::device::DeviceError;
+use doorbell::device::blk::{Blk, ID_LEN, SECTOR};
 use doorbell::transport::Transport;
 use doorbell::transport::pci_modern::NotifyChoice;
-use doorbell::virtio::Wait;
-use doorbell_kernel::drive::{Listener, Way};
+use doorbell_kernel::drive::{Listener, Mode, Way};
 use doorbell_kernel::platform::dma::KernelDma;
-use doorbell_tests::{Outcome, Runner, Stop, Text, ensure};
+use doorbell_tests::{Outcome, Runner, ensure};
 
+use self::flight::together;
+use crate::pattern;
 use crate::session::{SETS, Session};
+
+mod bulk;
+mod flight;
 
 /// Seed of what the host wrote all over the disk.
 const HOST_SEED: u64 = 0xD00D_BE11_D00D_BE11;
@@ -30,36 +34,18 @@ const DEPTH: usize = 16;
 
 type Driver<'t> = Blk<&'t mut dyn Transport, KernelDma>;
 
-/// Word `i` of sector `n` of a pattern.
+/// Fills a buffer with what `seed` has from a sector on.
 fn fill(sector: u64, seed: u64, into: &mut [u8]) {
-    for (index, word) in into.chunks_exact_mut(8).enumerate() {
-        let number = sector.wrapping_mul(64).wrapping_add(index as u64);
-        let value = number
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            .wrapping_add(seed);
-        word.copy_from_slice(&value.to_le_bytes());
-    }
+    pattern::fill(sector * SECTOR as u64, seed, into);
 }
 
-/// Where the data is not the pattern, if it is not.
+/// Checks that `data`, read from `sector` on, is what `seed` has there.
 fn check(sector: u64, seed: u64, data: &[u8]) -> Outcome {
-    let mut expected = vec![0; data.len()];
-    fill(sector, seed, &mut expected);
-    match data
-        .iter()
-        .zip(&expected)
-        .position(|(found, wanted)| found != wanted)
-    {
-        None => Ok(()),
-        Some(at) => Err(Stop::Failed(Text::new(format_args!(
-            "byte {at} from sector {sector} is {:#04x}, not {:#04x}",
-            data[at], expected[at]
-        )))),
-    }
+    pattern::check(sector * SECTOR as u64, seed, data)
 }
 
 /// Each path writes to its own part of the disk, and each set of features to its
-/// own part of that.
+/// own part of that. Each mode has a seed of its own there.
 struct Area {
     first: u64,
     seed: u64,
@@ -67,6 +53,19 @@ struct Area {
 
 /// Sectors in an area.
 const AREA: u64 = 64;
+
+impl Area {
+    fn of(session: &Session<'_>) -> Self {
+        let number = way_number(session.way) * SETS.len() as u64 + session.set as u64;
+        let modes = Mode::ALL.into_iter();
+        let mode = modes.take_while(|mode| *mode != session.listener.mode());
+        let run = number * Mode::ALL.len() as u64 + mode.count() as u64;
+        Self {
+            first: 1024 + number * AREA,
+            seed: GUEST_SEED.wrapping_mul(2 * run + 1),
+        }
+    }
+}
 
 /// A number for each way, so that each gets its own place on the disk.
 fn way_number(way: Way) -> u64 {
@@ -82,11 +81,6 @@ fn way_number(way: Way) -> u64 {
 
 pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &mut dyn Transport) {
     let listener = session.listener;
-    let number = way_number(session.way) * SETS.len() as u64 + session.set as u64;
-    let area = Area {
-        first: 1024 + number * AREA,
-        seed: GUEST_SEED.wrapping_mul(2 * number + 1),
-    };
     let setup = session.setup(QUEUE_SIZE);
     let started = session.start(runner, |wait| Blk::new(transport, &setup, KernelDma, wait));
     let Some(mut blk) = started else { return };
@@ -105,7 +99,7 @@ pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &m
     });
     // Others refuse writes, or fail some.
     if id.starts_with(b"doorbell-disk") {
-        whole(runner, session, &mut blk, &area);
+        whole(runner, session, &mut blk, &Area::of(session));
     }
     session.show(&mut blk);
 }
@@ -120,13 +114,7 @@ fn whole(runner: &mut Runner<'_>, session: &Session<'_>, blk: &mut Driver<'_>, a
         outcome
     });
     session.run(runner, "the host finds what was written", || {
-        let (place, witness) = (&session.unit.place, session.witness);
-        let arguments = [
-            ("sector", area.first.into()),
-            ("count", AREA.into()),
-            ("seed", area.seed.into()),
-        ];
-        witness.ask(place, "disk", arguments).map(drop)
+        finds(session, area.first, AREA, area.seed)
     });
     session.run(runner, "many requests in flight", || {
         in_flight(blk, area, listener)
@@ -134,6 +122,18 @@ fn whole(runner: &mut Runner<'_>, session: &Session<'_>, blk: &mut Driver<'_>, a
     session.run(runner, "refuses what goes past its end", || {
         refuses(blk, listener)
     });
+    bulk::test(runner, session, blk, area.seed);
+}
+
+/// Has the host look whether sectors hold what `seed` has there: after a flush.
+fn finds(session: &Session<'_>, first: u64, count: u64, seed: u64) -> Outcome {
+    let arguments = [
+        ("sector", first.into()),
+        ("count", count.into()),
+        ("seed", seed.into()),
+    ];
+    let answer = session.witness.ask(&session.unit.place, "disk", arguments);
+    answer.map(drop)
 }
 
 fn reads(blk: &mut Driver<'_>, listener: &Listener<'_>) -> Outcome {
@@ -161,42 +161,19 @@ fn writes(blk: &mut Driver<'_>, area: &Area, listener: &Listener<'_>) -> Outcome
 /// Many reads at once, of places all over the disk, with one doorbell.
 fn in_flight(blk: &mut Driver<'_>, area: &Area, listener: &Listener<'_>) -> Outcome {
     for round in 0..4 {
-        let mut expected = Vec::new();
-        for number in 0..DEPTH as u64 {
-            // Every other one is in what this path wrote.
-            let (sector, seed) = if number % 2 == 0 {
-                (area.first + (number + round) % AREA, area.seed)
-            } else {
-                (number * 31 % 1000 + round, HOST_SEED)
-            };
-            let buffer = DmaRegion::new(KernelDma, SECTOR, SECTOR)?;
-            let token = blk
-                .submit(Request::Read { sector, buffer })
-                .map_err(|(error, _)| error)?;
-            expected.push((token, sector, seed));
-        }
-        blk.queue(0).kick();
-        let mut patience = listener.patience();
-        while !expected.is_empty() {
-            let Some(done) = blk.poll()? else {
-                ensure!(
-                    patience.again(),
-                    "{} requests did not come back",
-                    expected.len()
-                );
-                continue;
-            };
+        // Every other one is in what this path wrote.
+        let places: Vec<_> = (0..DEPTH as u64)
+            .map(|number| match number % 2 {
+                0 => (area.first + (number + round) % AREA, area.seed),
+                _ => (number * 31 % 1000 + round, HOST_SEED),
+            })
+            .collect();
+        let sectors = places.iter().map(|&(sector, _)| sector);
+        let requests = flight::reads(sectors, SECTOR)?;
+        let results = together(blk, listener, 0, requests)?;
+        for (&(sector, seed), done) in places.iter().zip(results) {
             done.result?;
-            let place = expected
-                .iter()
-                .position(|(token, _, _)| *token == done.token);
-            let Some(place) = place else {
-                return Err(Stop::failed("a request came back that was not in flight"));
-            };
-            let (_, sector, seed) = expected.swap_remove(place);
-            if let Request::Read { buffer, .. } = &done.request {
-                check(sector, seed, buffer)?;
-            }
+            check(sector, seed, &flight::buffer(done)?)?;
         }
     }
     Ok(())

@@ -26,6 +26,8 @@ mod lifecycle;
 #[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
+mod pattern;
+#[cfg(target_os = "none")]
 mod rng;
 #[cfg(target_os = "none")]
 mod session;

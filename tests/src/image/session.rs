@@ -38,6 +38,8 @@ pub(crate) struct Session<'a> {
     pub(crate) place: String,
     /// The host.
     pub(crate) witness: &'a Witness,
+    /// Whether each instruction is emulated, so that little has to do.
+    pub(crate) emulated: bool,
     path: (Interface, NotifyPath),
 }
 
@@ -90,6 +92,7 @@ pub(crate) fn each(
                 set,
                 place,
                 witness,
+                emulated: machine.world.is_emulated(),
                 path,
             };
             test(runner, &session, &mut *opened.transport);
