@@ -55,8 +55,11 @@ impl Features {
             19 => first::<vsock::F>(bits).map(|name| ("VIRTIO_VSOCK_F_", name)),
             _ => None,
         };
-        // The device types' definitions hold the generic bits too.
-        first::<F>(bits).map(|name| ("VIRTIO_F_", name)).or(own)
+        // The device types' definitions hold the generic bits too, and none has the
+        // legacy interface's.
+        let generic = first::<F>(bits).map(|name| ("VIRTIO_F_", name)).or(own);
+        let legacy = 1u64.checked_shl(bit) == Some(Self::ANY_LAYOUT.bits());
+        generic.or(legacy.then_some(("VIRTIO_F_", "ANY_LAYOUT")))
     }
 }
 
@@ -97,6 +100,7 @@ mod tests {
         assert_eq!(Features::name(32, 4), Some(("VIRTIO_F_", "VERSION_1")));
         assert_eq!(Features::name(9, 2), Some(("VIRTIO_BLK_F_", "FLUSH")));
         assert_eq!(Features::name(5, 1), Some(("VIRTIO_NET_F_", "MAC")));
+        assert_eq!(Features::name(27, 1), Some(("VIRTIO_F_", "ANY_LAYOUT")));
         assert_eq!(Features::name(9, 4), None);
         assert_eq!(Features::name(200, 2), None);
         let set = Features::VERSION_1 | Features::EVENT_IDX;
