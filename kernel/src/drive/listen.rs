@@ -232,6 +232,18 @@ impl<'m> Listener<'m> {
         self.sources().map(Source::queue_interrupts).sum()
     }
 
+    /// How many interrupts came by the vector that is queue `n`'s own, where it has
+    /// one.
+    pub fn interrupts_of_queue(&self, n: u16) -> Option<u64> {
+        match self.vectors {
+            Vectors::PerQueue { first, count, .. } if n < count => {
+                let connection = self.connections.get(usize::from(first + n))?;
+                Some(connection.source().queue_interrupts())
+            }
+            _ => None,
+        }
+    }
+
     /// How many interrupts came for the configuration. Where a vector is shared for
     /// all, those for queues are among them.
     pub fn config_interrupts(&self) -> u64 {

@@ -5,20 +5,25 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use doorbell::device::DeviceError;
 use doorbell::device::blk::{Blk, ID_LEN, SECTOR};
+use doorbell::device::{DeviceError, Setup};
 use doorbell::transport::Transport;
 use doorbell::transport::pci_modern::NotifyChoice;
 use doorbell_kernel::drive::{Listener, Mode, Way};
 use doorbell_kernel::platform::dma::KernelDma;
-use doorbell_tests::{Outcome, Runner, ensure};
+use doorbell_tests::{Outcome, Runner, Stop, ensure};
 
 use self::flight::together;
 use crate::pattern;
 use crate::session::{SETS, Session};
 
 mod bulk;
+mod faults;
 mod flight;
+mod limits;
+mod queues;
+mod resize;
+mod zeroes;
 
 /// Seed of what the host wrote all over the disk.
 const HOST_SEED: u64 = 0xD00D_BE11_D00D_BE11;
@@ -29,7 +34,11 @@ const GUEST_SEED: u64 = 0x0123_4567_89AB_CDEF;
 /// The queue that is asked for, where there is a choice.
 const QUEUE_SIZE: u16 = 64;
 
-/// Requests in flight at once.
+/// The most queues that are asked for, where a way rings several: what the disk has
+/// that has more than one.
+const QUEUES: u16 = 4;
+
+/// Requests in flight at once, of a queue.
 const DEPTH: usize = 16;
 
 type Driver<'t> = Blk<&'t mut dyn Transport, KernelDma>;
@@ -81,27 +90,52 @@ fn way_number(way: Way) -> u64 {
 
 pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &mut dyn Transport) {
     let listener = session.listener;
-    let setup = session.setup(QUEUE_SIZE);
+    let setup = Setup {
+        queues: match session.way {
+            Way::Modern(NotifyChoice::ConfigWindow) => 1,
+            _ => QUEUES,
+        },
+        ..session.setup(QUEUE_SIZE)
+    };
     let started = session.start(runner, |wait| Blk::new(transport, &setup, KernelDma, wait));
     let Some(mut blk) = started else { return };
-    session.run(runner, "reads what the host wrote", || {
-        reads(&mut blk, listener)
-    });
     let mut id = [0; ID_LEN];
     session.run(runner, "tells its ID", || {
         id = blk.device_id(&mut listener.patience())?;
-        ensure!(
-            id.starts_with(b"doorbell-"),
-            "its ID is \"{}\"",
-            id.escape_ascii()
-        );
         Ok(())
     });
-    // Others refuse writes, or fail some.
-    if id.starts_with(b"doorbell-disk") {
-        whole(runner, session, &mut blk, &Area::of(session));
+    let id = id.split(|byte| *byte == 0).next().unwrap_or_default();
+    session.run(runner, "reads what the host wrote", || {
+        reads(&mut blk, listener, made(id))
+    });
+    let (blk, area) = (&mut blk, Area::of(session));
+    match id {
+        b"doorbell-readonly" => limits::read_only(runner, session, blk),
+        b"doorbell-queues" => {
+            queues::test(runner, session, blk, area.seed);
+            resize::test(runner, session, blk, area.seed);
+        }
+        b"doorbell-4096" => {
+            limits::large_blocks(runner, session, blk, &area);
+            zeroes::test(runner, session, blk, area.seed);
+        }
+        b"doorbell-errors" => faults::bad_sectors(runner, session, blk, area.seed),
+        b"doorbell-full" => faults::full(runner, session, blk, area.seed),
+        _ if id.starts_with(b"doorbell-disk") => whole(runner, session, blk, &area),
+        _ => session.run(runner, "is one of the host's", || {
+            let id = id.escape_ascii();
+            Err(Stop::failed(format_args!("its ID is \"{id}\"")))
+        }),
     }
-    session.show(&mut blk);
+    session.show(blk);
+}
+
+/// How many sectors the host made a disk with, by its ID. It may have grown since.
+fn made(id: &[u8]) -> u64 {
+    match id {
+        b"doorbell-disk0" | b"doorbell-disk1" => 65_536,
+        _ => 16_384,
+    }
 }
 
 /// What is for disks that take whatever is written to them.
@@ -122,6 +156,7 @@ fn whole(runner: &mut Runner<'_>, session: &Session<'_>, blk: &mut Driver<'_>, a
     session.run(runner, "refuses what goes past its end", || {
         refuses(blk, listener)
     });
+    zeroes::test(runner, session, blk, area.seed);
     bulk::test(runner, session, blk, area.seed);
 }
 
@@ -136,11 +171,12 @@ fn finds(session: &Session<'_>, first: u64, count: u64, seed: u64) -> Outcome {
     answer.map(drop)
 }
 
-fn reads(blk: &mut Driver<'_>, listener: &Listener<'_>) -> Outcome {
+fn reads(blk: &mut Driver<'_>, listener: &Listener<'_>, made: u64) -> Outcome {
     let capacity = blk.info().capacity;
+    ensure!(capacity >= made, "it has {capacity} sectors of {made}");
     // A device takes whole blocks only.
     let block = blk.info().block_size as usize / SECTOR;
-    for (sector, count) in [(0, block), (block as u64, 8), (capacity - 200, 200)] {
+    for (sector, count) in [(0, block), (block as u64, 8), (made - 200, 200)] {
         let mut data = vec![0; count * SECTOR];
         blk.read(sector, &mut data, &mut listener.patience())?;
         check(sector, HOST_SEED, &data)?;
@@ -168,9 +204,9 @@ fn in_flight(blk: &mut Driver<'_>, area: &Area, listener: &Listener<'_>) -> Outc
                 _ => (number * 31 % 1000 + round, HOST_SEED),
             })
             .collect();
-        let sectors = places.iter().map(|&(sector, _)| sector);
-        let requests = flight::reads(sectors, SECTOR)?;
-        let results = together(blk, listener, 0, requests)?;
+        let reads = places.iter();
+        let reads = reads.map(|&(sector, _)| flight::read(sector, SECTOR));
+        let results = together(blk, listener, reads)?;
         for (&(sector, seed), done) in places.iter().zip(results) {
             done.result?;
             check(sector, seed, &flight::buffer(done)?)?;

@@ -132,4 +132,16 @@ impl Witness {
         }
         .emit();
     }
+
+    /// Says of which sectors of a disk zeros were made.
+    pub(crate) fn zeroed(&self, unit: &Unit, sector: u64, count: u64) {
+        let (place, device) = (unit.place.clone(), unit.name());
+        Record::Zeroed {
+            place,
+            device,
+            sector,
+            count,
+        }
+        .emit();
+    }
 }

@@ -79,9 +79,9 @@ fn write(blk: &mut Driver<'_>, listener: &Listener<'_>, area: &Area, seed: u64) 
         let mut requests = Vec::new();
         for (sector, mut buffer) in batch.into_iter().zip(buffers.drain(..)) {
             fill(sector, seed, &mut buffer);
-            requests.push(Request::Write { sector, buffer });
+            requests.push(Ok(Request::Write { sector, buffer }));
         }
-        for done in together(blk, listener, 0, requests)? {
+        for done in together(blk, listener, requests)? {
             done.result?;
             buffers.push(buffer(done)?);
         }
@@ -96,9 +96,9 @@ fn read(blk: &mut Driver<'_>, listener: &Listener<'_>, area: &Area, seed: u64) -
         let mut requests = Vec::new();
         for (&sector, mut buffer) in batch.iter().zip(buffers.drain(..)) {
             buffer.fill(0);
-            requests.push(Request::Read { sector, buffer });
+            requests.push(Ok(Request::Read { sector, buffer }));
         }
-        let results = together(blk, listener, 0, requests)?;
+        let results = together(blk, listener, requests)?;
         for (sector, done) in batch.into_iter().zip(results) {
             done.result?;
             let buffer = buffer(done)?;

@@ -36,7 +36,8 @@ enum Purpose {
     ReadOnly,
     /// Has four queues: `doorbell-queues`.
     Queues,
-    /// Has blocks of 4096 bytes, in hardware of 16384: `doorbell-4096`.
+    /// Has blocks of 4096 bytes, in hardware of 16384, and takes few sectors in a
+    /// discard or in a write of zeroes: `doorbell-4096`.
     Blocks,
     /// Fails reads of one sector and writes of another, always: `doorbell-errors`.
     Errors,
@@ -120,7 +121,8 @@ impl Disk {
             Purpose::ReadOnly => "serial=doorbell-readonly".into(),
             Purpose::Queues => "serial=doorbell-queues,num-queues=4".into(),
             Purpose::Blocks => "serial=doorbell-4096,logical_block_size=4096,\
-                physical_block_size=16384,min_io_size=8192,opt_io_size=65536"
+                physical_block_size=16384,min_io_size=8192,opt_io_size=65536,\
+                max-discard-sectors=100,max-write-zeroes-sectors=60"
                 .into(),
             // QEMU would otherwise stop the whole machine for a full disk.
             Purpose::Errors => "serial=doorbell-errors,rerror=report,werror=report".into(),
