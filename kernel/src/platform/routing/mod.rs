@@ -2,9 +2,9 @@
 //! interrupt.
 //!
 //! A pin on a bus behind a bridge is a pin of the bridge, turned by the device's
-//! number. What a pin on the root bus is has several to say, and the first that
-//! does is believed: ACPI's routing table ([`prt`]), the chipset ([`pirq`]), and
-//! the function's register Interrupt Line, where firmware notes it.
+//! number. Several can say where a pin on the first root bus leads, and the first
+//! that does is believed: ACPI's routing table (`prt`), the chipset (`pirq`),
+//! and the function's register Interrupt Line, where firmware notes it.
 
 mod pirq;
 mod prt;
@@ -65,12 +65,16 @@ pub enum RouteError {
     NoPin,
     /// Its Interrupt Pin register has a value that means nothing.
     BadPin(u8),
-    /// Nothing says where the pin leads.
-    Unknown {
+    /// It is behind another root bus than the first. Of that, only the register
+    /// Interrupt Line would say something, and for QEMU's expander bridges SeaBIOS
+    /// writes what is not so.
+    OtherRoot {
         /// The root bus.
         bus: u8,
-        /// The device on it, which is the function's own or that of the bridge
-        /// above it.
+    },
+    /// Nothing says where the pin leads.
+    Unknown {
+        /// The device on the root bus: the function's own, or the bridge above it.
         device: u8,
         /// Its pin, 0 for INTA# to 3 for INTD#.
         pin: u8,
@@ -84,15 +88,14 @@ impl fmt::Display for RouteError {
         match *self {
             Self::NoPin => f.write_str("the function uses no interrupt pin"),
             Self::BadPin(pin) => write!(f, "the function's interrupt pin is {pin}"),
-            Self::Unknown {
-                bus,
-                device,
-                pin,
-                line,
-            } => write!(
+            Self::OtherRoot { bus } => write!(
                 f,
-                "neither ACPI nor a chipset register says where INT{} of device {bus:02x}:\
-                 {device:02x} leads, and the function's Interrupt Line is {line:#04x}",
+                "where interrupt pins lead is known of root bus 00, not of {bus:02x}"
+            ),
+            Self::Unknown { device, pin, line } => write!(
+                f,
+                "neither ACPI nor the chipset says where INT{} of device 00:{device:02x} leads, \
+                 and the function's Interrupt Line is {line:#04x}",
                 pin_name(pin)
             ),
         }
@@ -129,38 +132,30 @@ pub unsafe fn routes(
         };
         let (root, pin) = on_root_bus(functions, function, pin);
         let (bus, device) = (root.address.bus(), root.address.device());
-        let main = root.address.segment() == 0 && bus == 0;
-        let by_prt = || Some((prt.as_ref()?.route(device, pin)?, Origin::Prt));
-        let by_chipset = || {
-            let pirqs = pirqs?;
-            Some((pirqs.route(acpi, device, pin)?, pirqs.origin()))
+        if root.address.segment() != 0 || bus != 0 {
+            return Err(RouteError::OtherRoot { bus });
+        }
+        let by_prt = || {
+            let gsi = prt.as_ref()?.route(device, pin)?;
+            let origin = Origin::Prt;
+            Some(Route { gsi, origin })
         };
         let line = function.interrupt_line;
-        // On a PC it is the 8259s' input. Input 0 has always been the timer's.
-        let by_line = || match line {
-            1..16 => {
-                let gsi = acpi.isa(line, Trigger::Level, Polarity::High);
-                Some((gsi, Origin::InterruptLine))
-            }
-            _ => None,
-        };
-        // The first two are of the root bus that every machine has.
-        let found = if main {
-            by_prt().or_else(by_chipset)
-        } else {
-            None
-        };
-        match found.or_else(by_line) {
-            Some((gsi, origin)) => Ok(Route { gsi, origin }),
-            None => Err(RouteError::Unknown {
-                bus,
-                device,
-                pin,
-                line,
-            }),
-        }
+        by_prt()
+            .or_else(|| pirqs?.route(acpi, device, pin))
+            .or_else(|| by_line(acpi, line))
+            .ok_or(RouteError::Unknown { device, pin, line })
     };
     functions.iter().map(route).collect()
+}
+
+/// By the register Interrupt Line, which on a PC has the 8259s' input. Input 0 has
+/// always been the timer's, and 0xFF is none.
+fn by_line(acpi: &Acpi<'_>, line: u8) -> Option<Route> {
+    (1..16).contains(&line).then(|| Route {
+        gsi: acpi.isa(line, Trigger::Level, Polarity::High),
+        origin: Origin::InterruptLine,
+    })
 }
 
 /// What a pin is on the root bus: whose, and which. At each bridge it becomes

@@ -1,9 +1,11 @@
 //! What chipsets do with PCI interrupt pins: each leads to a "PIRQ" of the bridge
 //! to ISA, and that to an interrupt.
 
+use core::ops::RangeInclusive;
+
 use doorbell::pci::{ConfigSpace, Function};
 
-use super::Origin;
+use super::{Origin, Route};
 use crate::platform::acpi::Acpi;
 use crate::platform::gsi::{Gsi, Polarity, Trigger};
 
@@ -30,16 +32,13 @@ const CHOICE: [u8; 4] = [10, 10, 11, 11];
 const ICH9_FIRST_INPUT: u32 = 16;
 /// The devices whose pins are wired on the board. The others are the chipset's
 /// own, and have registers in memory.
-const ICH9_BOARD: core::ops::RangeInclusive<u8> = 0..=24;
+const ICH9_BOARD: RangeInclusive<u8> = 0..=24;
 
 /// How a chipset wires the root bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pirqs {
-    /// The ISA interrupts of the four, and whether this kernel chose any.
-    Piix {
-        irqs: [u8; 4],
-        chosen: bool,
-    },
+    /// The ISA interrupts of the four, and whether this kernel chose each.
+    Piix([(u8, bool); 4]),
     Ich9,
 }
 
@@ -67,44 +66,37 @@ impl Pirqs {
     ///
     /// As for [`find`](Self::find).
     unsafe fn piix(config: &dyn ConfigSpace, bridge: &Function) -> Self {
-        let mut chosen = false;
-        let mut irqs = CHOICE;
-        for (offset, irq) in (PIRQ_ROUTE..).zip(&mut irqs) {
+        let mut pirqs = CHOICE.map(|irq| (irq, true));
+        for (offset, pirq) in (PIRQ_ROUTE..).zip(&mut pirqs) {
             match routed(config.read8(bridge.address, offset)) {
-                Some(firmware) => *irq = firmware,
-                None => {
-                    // SAFETY: the caller's promise; the register has no other
-                    // effect.
-                    unsafe { config.write8(bridge.address, offset, *irq) };
-                    chosen = true;
-                }
+                Some(irq) => *pirq = (irq, false),
+                // SAFETY: the caller's promise; the register has no other effect.
+                None => unsafe { config.write8(bridge.address, offset, pirq.0) },
             }
         }
-        Self::Piix { irqs, chosen }
-    }
-
-    /// What is to be said of its routes.
-    pub(super) fn origin(self) -> Origin {
-        match self {
-            Self::Piix { chosen, .. } => Origin::Piix { chosen },
-            Self::Ich9 => Origin::Ich9,
-        }
+        Self::Piix(pirqs)
     }
 
     /// Where pin 0 to 3 of a device on the root bus leads, on the board that QEMU
     /// models.
-    pub(super) fn route(self, acpi: &Acpi<'_>, device: u8, pin: u8) -> Option<Gsi> {
+    pub(super) fn route(self, acpi: &Acpi<'_>, device: u8, pin: u8) -> Option<Route> {
         match self {
-            // As on Intel's boards: device 1, the bridge itself, begins with
-            // PIRQA#.
-            Self::Piix { irqs, .. } => {
-                let irq = irqs[usize::from(device + 3 + pin) % 4];
-                Some(acpi.isa(irq, Trigger::Level, Polarity::High))
+            Self::Piix(pirqs) => {
+                // As on Intel's boards: device 1, the bridge itself, begins with
+                // PIRQA#.
+                let (irq, chosen) = pirqs[usize::from(device + 3 + pin) % 4];
+                Some(Route {
+                    gsi: acpi.isa(irq, Trigger::Level, Polarity::High),
+                    origin: Origin::Piix { chosen },
+                })
             }
-            Self::Ich9 if ICH9_BOARD.contains(&device) => Some(Gsi {
-                number: ICH9_FIRST_INPUT + 4 + u32::from(device + pin) % 4,
-                trigger: Trigger::Level,
-                polarity: Polarity::Low,
+            Self::Ich9 if ICH9_BOARD.contains(&device) => Some(Route {
+                gsi: Gsi {
+                    number: ICH9_FIRST_INPUT + 4 + u32::from(device + pin) % 4,
+                    trigger: Trigger::Level,
+                    polarity: Polarity::Low,
+                },
+                origin: Origin::Ich9,
             }),
             Self::Ich9 => None,
         }
