@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::qemu::{Files, Options, devices, shell_line};
+use crate::qemu::devices::{self, Group, tap};
+use crate::qemu::{Files, Options, shell_line};
 use crate::{disk, image, results};
 
 /// The folder that a run gets which isn't told one.
@@ -74,24 +75,37 @@ pub(crate) fn check(files: &Files, options: &Options) -> Result<()> {
     }
 }
 
-/// Writes the disks into a folder, which is made if need be.
+/// Writes what QEMU needs into a folder, which is made if need be: the disks, and a
+/// tap's script.
 ///
 /// # Errors
 /// When a file can't be written.
 pub(crate) fn fill(options: &Options, files: &Files) -> Result<()> {
     std::fs::create_dir_all(files.dir())
         .with_context(|| format!("cannot make the folder {}", files.dir().display()))?;
+    if options.has(Group::NetPairs) {
+        tap::write_script(&files.tap_script(), &files.tap_pid())?;
+    }
     devices::disks(options)
         .iter()
         .try_for_each(|disk| disk::create(&files.disk(disk.n), disk.bytes()))
 }
 
-/// Removes the disks that the run left as they were, and says in qemu.cmd how to
-/// come by others.
+/// Removes the sockets at which nobody listens any more.
+pub(crate) fn close(options: &Options, files: &Files) {
+    for path in devices::sockets(options, files) {
+        // QEMU may not have come so far as to make it.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Removes the sockets, and the disks that the run left as they were, and says in
+/// qemu.cmd how to come by others.
 ///
 /// # Errors
 /// When qemu.cmd can't be written.
 pub(crate) fn tidy(options: &Options, files: &Files) -> Result<()> {
+    close(options, files);
     for disk in devices::disks(options) {
         let (path, bytes) = (files.disk(disk.n), disk.bytes());
         let changed = disk::check(&path, bytes, bytes, &[]).is_err();
@@ -166,14 +180,20 @@ mod tests {
     #[test]
     fn only_disks_that_changed_are_kept() {
         let files = Files::new(place("tidy")).unwrap();
-        let options = options(Machine::Q35);
+        let options = Options {
+            groups: vec![Group::Disks, Group::Console],
+            ..options(Machine::Q35)
+        };
         fill(&options, &files).unwrap();
         std::fs::write(files.command(), "qemu\n").unwrap();
+        let socket = files.port("con0", "data0");
+        std::fs::write(&socket, "").unwrap();
         let mut bytes = std::fs::read(files.disk(1)).unwrap();
         bytes[77] ^= 1;
         std::fs::write(files.disk(1), bytes).unwrap();
         tidy(&options, &files).unwrap();
         assert!(!files.disk(0).exists() && files.disk(1).exists());
+        assert!(!socket.exists());
         let text = std::fs::read_to_string(files.command()).unwrap();
         assert!(text.starts_with("qemu\n# "), "{text}");
         assert!(text.contains("truncate -s 33554432 /"), "{text}");

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use self::devices::{Doorbells, Group, Network};
+use self::devices::{Doorbells, Group, Network, tap};
 
 /// The trace event of a doorbell.
 pub(crate) const DOORBELL_EVENT: &str = "virtio_queue_notify";
@@ -151,6 +151,16 @@ impl Files {
         self.dir.join("trace.log")
     }
 
+    /// What QEMU runs when it has made a tap device.
+    pub(crate) fn tap_script(&self) -> PathBuf {
+        self.dir.join(format!("net{}.sh", tap::ADAPTER))
+    }
+
+    /// Where that leaves QEMU's process ID.
+    pub(crate) fn tap_pid(&self) -> PathBuf {
+        self.dir.join(format!("net{}.pid", tap::ADAPTER))
+    }
+
     /// QMP's socket.
     pub(crate) fn qmp(&self) -> PathBuf {
         self.socket("qmp")
@@ -200,7 +210,11 @@ pub(crate) fn command_line(
             .map(str::to_owned)
             .with_context(|| format!("the path {} is not UTF-8", path.display()))
     };
-    let mut line = vec![text(qemu)?];
+    let mut line: Vec<String> = Vec::new();
+    if options.has(Group::NetPairs) {
+        line.extend(tap::ALONE.map(str::to_owned));
+    }
+    line.push(text(qemu)?);
     let mut add = |words: &[&str]| line.extend(words.iter().map(|&word| word.to_owned()));
 
     add(&["-nodefaults", "-no-user-config", "-display", "none"]);
@@ -258,7 +272,7 @@ pub(crate) fn shell_line(words: &[String]) -> String {
         .join(" ")
 }
 
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -322,6 +336,18 @@ pub(crate) mod tests {
         let line = line(&options, "", false);
         assert!(
             line.contains("-accel kvm -cpu max,arch-capabilities=off"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_tap_is_in_a_network_of_its_own() {
+        let mut options = options(Machine::Q35);
+        assert!(line(&options, "", false).starts_with("qemu "));
+        options.groups = vec![Group::NetPairs];
+        let line = line(&options, "", false);
+        assert!(
+            line.starts_with("unshare --user --map-root-user --net -- qemu "),
             "{line}"
         );
     }

@@ -1,7 +1,7 @@
 //! The machines to test on: machine x firmware x accelerator x devices, all of
 //! them. What cannot exist says why.
 
-use crate::qemu::devices::{Doorbells, Group, Network};
+use crate::qemu::devices::{Doorbells, Group, Network, tap};
 use crate::qemu::host::{hardware_virtualization, open_kvm};
 use crate::qemu::{Accelerator, Firmware, Machine, Options};
 
@@ -17,11 +17,12 @@ const MACHINES: [(Machine, u8); 4] = [
 ];
 const FIRMWARES: [Firmware; 2] = [Firmware::Qboot, Firmware::Seabios];
 const ACCELERATORS: [Accelerator; 2] = [Accelerator::Tcg, Accelerator::Kvm];
-const SETS: [Set; 5] = [
+const SETS: [Set; 6] = [
     Set::Direct,
     Set::Eventfd,
     Set::Disks,
     Set::HotPlug,
+    Set::Pairs,
     Set::Ports,
 ];
 
@@ -40,6 +41,8 @@ pub(super) enum Set {
     Disks,
     /// Disks that come and go.
     HotPlug,
+    /// A network adapter with several pairs of queues.
+    Pairs,
     /// More devices with IO than IO space has windows for.
     Ports,
 }
@@ -52,6 +55,7 @@ impl Set {
             Self::Eventfd => "-eventfd",
             Self::Disks => "-disks",
             Self::HotPlug => "-hotplug",
+            Self::Pairs => "-pairs",
             Self::Ports => "-24-ports",
         }
     }
@@ -81,6 +85,7 @@ impl Set {
             ],
             Self::Disks => vec![Disks, SpecialDisks],
             Self::HotPlug => vec![Disks, HotPlug],
+            Self::Pairs => vec![Entropy, NetPairs],
             Self::Ports => vec![Ports(PORTS)],
         }
     }
@@ -155,9 +160,15 @@ impl Cell {
 
     /// Why this host has no such machine, if it has none.
     pub(super) fn missing(&self) -> Option<String> {
-        if self.accelerator == Accelerator::Tcg {
-            return None;
-        }
+        let kvm = match self.accelerator {
+            Accelerator::Tcg => None,
+            Accelerator::Kvm => self.missing_kvm(),
+        };
+        let tap = || (self.set == Set::Pairs).then(tap::missing).flatten();
+        kvm.or_else(tap)
+    }
+
+    fn missing_kvm(&self) -> Option<String> {
         if let Err(error) = open_kvm() {
             return Some(format!("cannot open /dev/kvm: {error}"));
         }
@@ -193,13 +204,13 @@ mod tests {
     #[test]
     fn every_combination_is_a_cell_or_says_why_not() {
         let cells = all();
-        assert_eq!(cells.len(), 80);
+        assert_eq!(cells.len(), 96);
         let possible: Vec<String> = cells
             .iter()
             .filter(|cell| cell.impossible().is_none())
             .map(Cell::name)
             .collect();
-        assert_eq!(possible.len(), 52);
+        assert_eq!(possible.len(), 68);
         for name in [
             "q35-qboot",
             "q35-seabios-eventfd",

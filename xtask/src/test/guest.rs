@@ -55,6 +55,7 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     let ended = launch(&launch_it, &mut |record, before| {
         witness.observe(record, before)
     })?;
+    folder::close(&options, &files);
 
     let outcome = Outcome::of(&ended);
     let world = results::world(image, &options, &world.qemu, &command, &ended.records);

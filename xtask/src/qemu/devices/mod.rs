@@ -5,6 +5,7 @@
 //! | `blk0`, `blk1` | `Disks` | root bus, behind | disks of 32 MiB |
 //! | `rng0`, `rng1` | `Entropy` | root bus, behind | entropy |
 //! | `net0`, `net1` | `Net`, `NetBehind` | root bus, behind | network adapters |
+//! | `net2` | `NetPairs` | root bus | an adapter with two pairs of queues ([`tap`]) |
 //! | `con0`, `con1` | `Console`, `ConsoleBehind` | root bus, behind | serial channels: a console and two data ports |
 //! | `balloon0` | `Balloon`, `BalloonBehind` | root bus or behind | the balloon; a machine has one |
 //! | `testdev` | `Testdev` | root bus | pci-testdev |
@@ -22,6 +23,9 @@
 
 mod disks;
 mod line;
+pub(crate) mod tap;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use serde_json::Value;
@@ -39,6 +43,7 @@ pub(crate) enum Group {
     Testdev,
     Net,
     NetBehind,
+    NetPairs,
     Console,
     ConsoleBehind,
     Balloon,
@@ -167,6 +172,16 @@ pub(crate) fn consoles(options: &Options) -> Vec<usize> {
     both(options, [Group::Console, Group::ConsoleBehind])
 }
 
+/// The sockets that QEMU makes for the devices, and leaves when it ends.
+pub(crate) fn sockets(options: &Options, files: &Files) -> Vec<PathBuf> {
+    let wires = adapters(options).into_iter();
+    let wires = wires.filter(|_| options.network == Network::Socket);
+    let wires = wires.map(|n| files.socket(&format!("net{n}")));
+    let ports = consoles(options).into_iter();
+    let ports = ports.flat_map(|n| PORTS.map(|port| files.port(&format!("con{n}"), port)));
+    wires.chain(ports).collect()
+}
+
 /// Of a group with device 0 on the root bus and one with device 1 behind
 /// something, which devices are there.
 fn both(options: &Options, groups: [Group; 2]) -> Vec<usize> {
@@ -231,6 +246,7 @@ impl Builder<'_> {
             }
             Group::Net => self.net(0)?,
             Group::NetBehind => self.net(1)?,
+            Group::NetPairs => self.pairs()?,
             Group::Console => self.console(0)?,
             Group::ConsoleBehind => self.console(1)?,
             Group::Balloon => self.balloon(false),
@@ -302,10 +318,34 @@ impl Builder<'_> {
             }
         };
         self.line.add("-netdev", value);
-        let device = virtio(self.options, "net", &id)
-            .with("netdev", back_end)
-            .with("mac", mac(n).map(|byte| format!("{byte:02x}")).join(":"));
-        self.place(device, n == 1);
+        self.place(self.adapter(n), n == 1);
+        Ok(())
+    }
+
+    /// The device of network adapter `n`, whose back end has that number too.
+    fn adapter(&self, n: usize) -> Device {
+        virtio(self.options, "net", &format!("net{n}"))
+            .with("netdev", format!("netdev{n}"))
+            .with("mac", mac(n).map(|byte| format!("{byte:02x}")).join(":"))
+    }
+
+    fn pairs(&mut self) -> Result<()> {
+        let script = path(&self.files.tap_script())?;
+        self.line.add(
+            "-netdev",
+            format!(
+                "tap,id=netdev{},queues={},vhost=off,script={script},downscript=no",
+                tap::ADAPTER,
+                tap::PAIRS
+            ),
+        );
+        let device = self.adapter(tap::ADAPTER).with("mq", "on");
+        // Two for each pair, and one each for the control queue and the configuration.
+        let device = match self.options.machine {
+            Machine::Microvm => device,
+            _ => device.with("vectors", 2 * tap::PAIRS + 2),
+        };
+        self.root(device);
         Ok(())
     }
 

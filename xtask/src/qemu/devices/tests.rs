@@ -86,6 +86,22 @@ fn the_network_ends_where_it_is_told_to() {
 }
 
 #[test]
+fn an_adapter_with_pairs_has_a_tap_with_queues() {
+    let parts = "tap,id=netdev2,queues=2,vhost=off,script=/o,,ut/net2.sh,downscript=no";
+    let pci = line(&with(Machine::Pc, &[Group::NetPairs]));
+    assert_parts(
+        &pci,
+        &[
+            parts,
+            "netdev=netdev2,mac=52:54:00:db:00:02,mq=on,vectors=6,bus=pci.0",
+        ],
+    );
+    let mmio = line(&with(Machine::Microvm, &[Group::NetPairs]));
+    assert_parts(&mmio, &[parts, "virtio-net-device,id=net2,netdev=netdev2"]);
+    assert!(mmio.ends_with(",mq=on"), "{mmio}");
+}
+
+#[test]
 fn direct_devices_have_no_eventfd_and_no_iothread() {
     use Group::*;
     let line = line(&Options {

@@ -1,6 +1,6 @@
 //! The host's part in the guest's tests: what a guest asks for in an `ask` record
-//! while it waits. Each actor knows some actions, which its own page lists: [`block`], [`net`],
-//! [`console`], [`balloon`], [`hotplug`].
+//! while it waits. Each actor knows some actions, which its own page lists:
+//! [`block`], [`net`], [`tap`], [`console`], [`balloon`], [`hotplug`].
 //!
 //! A record `{"kind":"ask","action":"...","bdf":"..."}` names the device that is
 //! meant, where one is, and the action's arguments. The answer is one line: `ok`, or
@@ -12,12 +12,14 @@ pub(crate) mod block;
 mod console;
 mod hotplug;
 mod net;
+mod tap;
 
 use serde_json::Value;
 
 use self::block::Blocks;
 use self::console::Consoles;
 use self::net::Nets;
+use self::tap::Tap;
 use super::lock;
 use super::witness::hex;
 use crate::qemu::{Files, Options};
@@ -115,6 +117,7 @@ pub(crate) struct Peers {
     options: Options,
     pub(crate) blocks: Blocks,
     nets: Nets,
+    tap: Tap,
     consoles: Consoles,
 }
 
@@ -124,6 +127,7 @@ impl Peers {
             options: options.clone(),
             blocks: Blocks::new(options, files),
             nets: Nets::new(options, files),
+            tap: Tap::new(files),
             consoles: Consoles::new(options, files),
         }
     }
@@ -146,6 +150,7 @@ impl Peers {
             "net-moved" | "net-send" | "net-sent" | "net-link" | "rx-filter" => {
                 self.nets.answer(ask, qmp)
             }
+            "tap-moved" => self.tap.answer(ask),
             "port-open" | "port-close" | "port-send" | "port-expect" | "port-cut" | "port-done" => {
                 self.consoles.answer(ask)
             }
