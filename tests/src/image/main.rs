@@ -26,6 +26,8 @@ mod lifecycle;
 #[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
+mod net;
+#[cfg(target_os = "none")]
 mod pattern;
 #[cfg(target_os = "none")]
 mod rng;
@@ -79,6 +81,7 @@ mod bare_metal {
         for unit in &units {
             let test = match unit.device_type {
                 device::blk::DEVICE_TYPE => crate::blk::test,
+                device::net::DEVICE_TYPE => crate::net::test,
                 device::rng::DEVICE_TYPE => crate::rng::test,
                 _ => continue,
             };

@@ -1,6 +1,8 @@
 //! The bytes that the host and this exchange, as `xtask/src/pattern.rs` makes them:
 //! word `i` (64 bits, little-endian) of the stream of a seed is
-//! `i * 0x9E37_79B9_7F4A_7C15 + seed`.
+//! `i * 0x9E37_79B9_7F4A_7C15 + seed`, and its digest is FNV-1a.
+
+use core::fmt;
 
 use doorbell_tests::{Outcome, ensure};
 
@@ -49,4 +51,29 @@ pub(crate) fn check(at: u64, seed: u64, bytes: &[u8]) -> Outcome {
         from += found.len() as u64;
     }
     Ok(())
+}
+
+/// A digest of what went through, in pieces of any size.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Digest(u64);
+
+impl Digest {
+    /// The digest of nothing.
+    pub(crate) const fn new() -> Self {
+        Self(0xCBF2_9CE4_8422_2325)
+    }
+
+    /// Takes more bytes in.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3);
+        }
+    }
+}
+
+/// As the host has it in an answer.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
 }

@@ -57,6 +57,14 @@ pub(super) const KINDS: &[Kind] = &[
         msix: true,
         timed: true,
     },
+    Kind {
+        group: Group::Net,
+        prefix: "net",
+        name: "virtio-net",
+        several_queues: true,
+        msix: true,
+        timed: false,
+    },
 ];
 
 /// The kinds that a machine has.

@@ -14,6 +14,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -200,10 +201,18 @@ impl Wire {
             sending: Mutex::new((0, 0)),
             broken: Mutex::new(None),
         });
+        // QEMU waits, and its guest with it, until what it writes is read. So what
+        // the guest does not take yet must not keep this from reading.
+        let (echoed, waiting) = channel();
         let echo = shared.clone();
         thread::spawn(move || {
-            let result = echo.echo(reader);
+            let result = echo.echo(reader, &echoed);
             echo.end(result);
+        });
+        let back = shared.clone();
+        thread::spawn(move || {
+            let result = waiting.iter().try_for_each(|frame| back.write(&frame));
+            back.end(result);
         });
         Ok(Self { stream, shared })
     }
@@ -282,8 +291,7 @@ impl Shared {
         }
     }
 
-    fn echo(&self, mut reader: UnixStream) -> std::io::Result<()> {
-        let mut frame = Vec::new();
+    fn echo(&self, mut reader: UnixStream, back: &Sender<Vec<u8>>) -> std::io::Result<()> {
         loop {
             let mut length = [0; 4];
             reader.read_exact(&mut length)?;
@@ -292,18 +300,22 @@ impl Shared {
                 let why = format!("QEMU sent a frame of {length} bytes");
                 return Err(std::io::Error::new(ErrorKind::InvalidData, why));
             }
-            frame.resize(length, 0);
+            let mut frame = vec![0; length];
             reader.read_exact(&mut frame)?;
             if frame[12..HEADER] != ECHOED.to_be_bytes() {
                 continue;
             }
             let (to, from) = frame.split_at_mut(6);
             to.swap_with_slice(&mut from[..6]);
-            self.write(&frame)?;
-            let mut moved = lock(&self.moved);
-            moved.frames += 1;
-            moved.bytes += (length - HEADER) as u64;
-            moved.digest.add(&frame[HEADER..]);
+            {
+                // Before it goes: the guest may ask as soon as it has it.
+                let mut moved = lock(&self.moved);
+                moved.frames += 1;
+                moved.bytes += (length - HEADER) as u64;
+                moved.digest.add(&frame[HEADER..]);
+            }
+            // Once the wire is broken, nobody takes it.
+            let _ = back.send(frame);
         }
     }
 
@@ -390,6 +402,19 @@ mod tests {
         let moved = r#""action":"net-moved","frames":0"#;
         let told = answer(&mut nets, &mut qmp, moved);
         assert_eq!(told, Ok("0 0 cbf29ce484222325".into()));
+    }
+
+    #[test]
+    fn a_guest_may_send_before_it_takes_anything() {
+        let (_nets, mut guest) = wire();
+        let frames = 300u16;
+        // Far more than the socket holds.
+        for n in 0..frames {
+            guest.send(&frame(ECHOED, &[&n.to_le_bytes()[..], &[0; 8998]].concat()));
+        }
+        for n in 0..frames {
+            assert_eq!(guest.receive()[HEADER..HEADER + 2], n.to_le_bytes());
+        }
     }
 
     #[test]

@@ -1,0 +1,115 @@
+//! The frames that these tests send: each says which it is, and of which session.
+
+use core::ops::Range;
+
+use doorbell::device::net::ETHERNET_HEADER;
+use doorbell_kernel::arch::tsc;
+use doorbell_tests::{Outcome, ensure};
+
+use crate::pattern;
+
+/// A MAC address.
+pub(super) type Mac = [u8; 6];
+
+/// The host's end of the wire.
+pub(super) const HOST: Mac = [0x52, 0x54, 0x00, 0xdb, 0xff, 0xff];
+/// The EtherType of what the host sends back: the first for local experiments (IEEE 802).
+const ECHOED: [u8; 2] = [0x88, 0xb5];
+/// That of what the host sends by itself: the second.
+const SENT: [u8; 2] = [0x88, 0xb6];
+
+/// The shortest frame that Ethernet has, and the longest of its usual MTU.
+pub(super) const SHORTEST: usize = 60;
+pub(super) const LONGEST: usize = 1514;
+
+/// The parts of a frame. The payload begins with the session's number and the frame's
+/// own; what is left is a stream that both begin.
+const TO: Range<usize> = 0..6;
+const FROM: Range<usize> = 6..12;
+const ETHERTYPE: Range<usize> = 12..ETHERNET_HEADER;
+const SESSION: Range<usize> = 14..22;
+const NUMBER: Range<usize> = 22..30;
+const REST: usize = NUMBER.end;
+
+/// What tells the frames of one session, from a device's coming up to its reset, from
+/// those of another: what was under way at the reset comes after it.
+#[derive(Clone, Copy)]
+pub(super) struct Stamp(u64);
+
+/// What a frame of a session has to be.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) number: u64,
+    pub(super) to: Mac,
+    pub(super) from: Mac,
+    pub(super) len: usize,
+}
+
+impl Stamp {
+    /// One that no other session has: the time.
+    pub(super) fn new() -> Self {
+        Self(tsc::start())
+    }
+
+    /// A seed for what the host sends in this session.
+    pub(super) fn seed(self) -> u64 {
+        self.0
+    }
+
+    /// Writes a frame.
+    pub(super) fn write(self, wanted: Wanted, frame: &mut [u8]) {
+        let number = wanted.number.to_le_bytes();
+        frame[TO].copy_from_slice(&wanted.to);
+        frame[FROM].copy_from_slice(&wanted.from);
+        frame[ETHERTYPE].copy_from_slice(&ECHOED);
+        frame[SESSION].copy_from_slice(&self.0.to_le_bytes());
+        frame[NUMBER].copy_from_slice(&number);
+        pattern::fill(Self::at(wanted.number), self.0, &mut frame[REST..]);
+    }
+
+    /// Where the stream of a frame begins: no frame has so many bytes.
+    fn at(number: u64) -> u64 {
+        number << 20
+    }
+
+    /// The number of a frame, if it is one of this session's.
+    pub(super) fn number(self, frame: &[u8]) -> Option<u64> {
+        let ours = frame.get(ETHERTYPE) == Some(&ECHOED[..])
+            && frame.get(SESSION) == Some(&self.0.to_le_bytes()[..]);
+        let number = frame.get(NUMBER).filter(|_| ours)?;
+        Some(u64::from_le_bytes(number.try_into().ok()?))
+    }
+
+    /// Checks every byte of a frame of this session's.
+    pub(super) fn check(self, wanted: Wanted, frame: &[u8]) -> Outcome {
+        let Wanted {
+            number,
+            to,
+            from,
+            len,
+        } = wanted;
+        let found = self.number(frame);
+        ensure!(
+            found == Some(number),
+            "frame {found:?} came, and {number} should have"
+        );
+        ensure!(
+            frame.len() == len,
+            "frame {number} has {} bytes, not {len}",
+            frame.len()
+        );
+        ensure!(
+            frame[TO] == to && frame[FROM] == from,
+            "frame {number} is for {:02x?} and from {:02x?}",
+            &frame[TO],
+            &frame[FROM]
+        );
+        pattern::check(Self::at(number), self.0, &frame[REST..])
+    }
+}
+
+/// The payload of a frame that the host sends by itself, if it is one.
+pub(super) fn sent_by_host(frame: &[u8]) -> Option<&[u8]> {
+    let ours = frame.get(FROM) == Some(&HOST[..]) && frame.get(ETHERTYPE) == Some(&SENT[..]);
+    frame.get(ETHERNET_HEADER..).filter(|_| ours)
+}
