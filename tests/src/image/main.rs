@@ -20,6 +20,8 @@ mod bench;
 #[cfg(target_os = "none")]
 mod blk;
 #[cfg(target_os = "none")]
+mod console;
+#[cfg(target_os = "none")]
 mod interrupt;
 #[cfg(target_os = "none")]
 mod lifecycle;
@@ -82,6 +84,7 @@ mod bare_metal {
             let test = match unit.device_type {
                 device::blk::DEVICE_TYPE => crate::blk::test,
                 device::net::DEVICE_TYPE => crate::net::test,
+                device::console::DEVICE_TYPE => crate::console::test,
                 device::rng::DEVICE_TYPE => crate::rng::test,
                 _ => continue,
             };

@@ -65,6 +65,14 @@ pub(super) const KINDS: &[Kind] = &[
         msix: true,
         timed: false,
     },
+    Kind {
+        group: Group::Console,
+        prefix: "con",
+        name: "virtio-console",
+        several_queues: true,
+        msix: true,
+        timed: false,
+    },
 ];
 
 /// The kinds that a machine has.
