@@ -31,6 +31,10 @@
 //!
 //! # What closing and removing do to what is in flight
 //!
+//! QEMU holds back what the host sends to a port that is closed at the driver's end,
+//! but for what comes before its main loop has noticed: that is dropped, so whoever
+//! closes a port tells the other side in some other way.
+//!
 //! Received data stays valid: it can be polled and read after the host closed the
 //! port, and after the port was removed. Empty receive buffers stay the device's,
 //! and serve the port again once it is opened or added again; they come back
