@@ -86,6 +86,21 @@ fn the_network_ends_where_it_is_told_to() {
 }
 
 #[test]
+fn each_of_two_is_there_by_itself() {
+    let both = [Group::Net, Group::NetBehind, Group::ConsoleBehind];
+    for (machine, groups, nets, cons) in [
+        (Machine::Q35, &both[..1], vec![0], vec![]),
+        (Machine::Q35, &both[1..], vec![1], vec![1]),
+        (Machine::Pc, &both[..], vec![0, 1], vec![1]),
+        (Machine::Microvm, &both[..], vec![0], vec![]),
+    ] {
+        let options = with(machine, groups);
+        assert_eq!(adapters(&options), nets);
+        assert_eq!(consoles(&options), cons);
+    }
+}
+
+#[test]
 fn an_adapter_with_pairs_has_a_tap_with_queues() {
     let parts = "tap,id=netdev2,queues=2,vhost=off,script=/o,,ut/net2.sh,downscript=no";
     let pci = line(&with(Machine::Pc, &[Group::NetPairs]));
