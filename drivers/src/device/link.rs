@@ -182,8 +182,13 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
 
     /// Whether the device still answers and wants no reset (2.1.2).
     pub(super) fn health(&self) -> Result<(), DeviceError> {
+        // Set when the link was opened, and only a reset clears it (2.1.2).
+        let lost = |status: DeviceStatus| {
+            self.state == State::Live && !status.contains(DeviceStatus::DRIVER_OK)
+        };
         match self.transport.status() {
-            status if is_gone(status) => Err(DeviceError::Gone),
+            // On some machines zeros are read where nothing answers: QEMU's, in memory.
+            status if is_gone(status) || lost(status) => Err(DeviceError::Gone),
             status if status.contains(DeviceStatus::DEVICE_NEEDS_RESET) => {
                 Err(DeviceError::NeedsReset)
             }

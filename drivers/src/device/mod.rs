@@ -100,7 +100,8 @@ pub enum DeviceError {
     Aborted,
     /// The device says that it cannot go on without a reset (2.1.2).
     NeedsReset,
-    /// The device does not answer any more: it was unplugged or switched off.
+    /// The device does not answer any more, or forgot its driver: it was unplugged or
+    /// switched off.
     Gone,
     /// The device did not answer within the caller's patience.
     Timeout,

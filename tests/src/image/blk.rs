@@ -26,7 +26,7 @@ mod resize;
 mod zeroes;
 
 /// Seed of what the host wrote all over the disk.
-const HOST_SEED: u64 = 0xD00D_BE11_D00D_BE11;
+pub(crate) const HOST_SEED: u64 = 0xD00D_BE11_D00D_BE11;
 
 /// Seed of what this writes, so that no two runs of it write the same.
 const GUEST_SEED: u64 = 0x0123_4567_89AB_CDEF;

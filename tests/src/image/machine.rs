@@ -45,6 +45,13 @@ fn heap(machine: &Machine) -> Outcome {
     Ok(())
 }
 
+/// All three of what was assigned.
+pub(crate) fn addresses(pci: &Pci) -> Outcome {
+    bars(pci)?;
+    overlaps(pci)?;
+    inside(pci)
+}
+
 fn bars(pci: &Pci) -> Outcome {
     for function in &pci.functions {
         for bar in function.bars.iter().flatten() {

@@ -22,6 +22,8 @@ mod blk;
 #[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]
+mod hotplug;
+#[cfg(target_os = "none")]
 mod interrupt;
 #[cfg(target_os = "none")]
 mod lifecycle;
@@ -65,7 +67,7 @@ mod bare_metal {
 
     fn main(boot: Result<&'static BootInfo, BootError>) -> ! {
         // SAFETY: the first thing that happens, and on the only CPU.
-        let machine = unsafe { run::begin("doorbell-tests", boot) };
+        let mut machine = unsafe { run::begin("doorbell-tests", boot) };
         let witness = Witness::new(&machine);
         let mut console = Console;
         let mut runner = Runner::new(&mut console);
@@ -89,11 +91,13 @@ mod bare_metal {
                 _ => continue,
             };
             for way in drive::ways(&machine, unit) {
-                session::each(&mut runner, &machine, unit, way, &witness, test);
+                session::each(&mut runner, &machine, unit, "", way, &witness, test);
             }
         }
         crate::lifecycle::run(&mut runner, &machine, &units, &witness);
         crate::bench::run(&mut runner, &machine, &units, &witness);
+        // Last: what was found before is not all there is then.
+        crate::hotplug::run(&mut runner, &mut machine, &witness);
 
         let failed = runner.failed();
         let success = runner.finish();

@@ -52,18 +52,20 @@ pub(crate) fn path_name(way: Way) -> String {
 pub(crate) type Test = fn(&mut Runner<'_>, &Session<'_>, &mut dyn Transport);
 
 /// Runs `test` on a device over one path in each mode, and with each set of
-/// features, if the path and the mode can be used.
+/// features, if the path and the mode can be used. What the names of its tests begin
+/// with is `before`, if anything.
 pub(crate) fn each(
     runner: &mut Runner<'_>,
     machine: &Machine,
     unit: &Unit,
+    before: &str,
     (way, usable): (Way, Result<(), String>),
     witness: &Witness,
     test: Test,
 ) {
     let kind = unit.name();
     let kind = kind.trim_start_matches("virtio-");
-    let path = format!("{kind}/{}/{}", unit.at(), path_name(way));
+    let path = format!("{before}{kind}/{}/{}", unit.at(), path_name(way));
     if let Err(reason) = usable {
         runner.run(&path, || skip(&reason));
         return;

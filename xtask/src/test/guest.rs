@@ -9,8 +9,8 @@ use super::World;
 use super::cells::{Cell, PORTS, Set};
 use super::paths;
 use super::report::Report;
-use super::witness::{Places, Witness, disks, doorbells, same};
-use crate::qemu::devices::{self, Doorbells};
+use super::witness::{Places, Witness, disks, same};
+use crate::qemu::devices;
 use crate::qemu::launch::{Echo, Ended, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
 use crate::qemu::{self, Files};
@@ -62,11 +62,7 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     results::write(&files.results(), &results::results(world, &ended, &outcome))?;
     read(&ended, &outcome, &mut report);
     witness.finish();
-    let exact = options.doorbells == Doorbells::Direct;
-    let traced = witness.trace.read_on();
-    let result =
-        traced.and_then(|()| doorbells::compare(&witness.trace.doorbells, &ended.records, exact));
-    witness.report.check("doorbells", result);
+    witness.doorbells(&ended.records);
     if cell.set == Set::Ports {
         let result = io_space(&ended.records, PORTS.into(), SEABIOS_WINDOWS);
         witness.report.check("io space", result);

@@ -228,3 +228,17 @@ fn a_device_that_wants_a_reset_says_so() {
     device.leave_status((live | DeviceStatus::DEVICE_NEEDS_RESET).bits());
     assert_eq!(link.health(), Err(DeviceError::NeedsReset));
 }
+
+#[test]
+fn a_device_that_forgot_its_driver_is_gone() {
+    let dma = FakeDma::default();
+    let device = device(&dma, |_| ());
+    let mut link = open(&device, &dma, Vectors::None).unwrap();
+    submit(&mut link, &dma, 0);
+    device.leave_status(0);
+    assert_eq!(link.health(), Err(DeviceError::Gone));
+    let error = link.wait(0, &mut Polls(3)).err();
+    assert_eq!(error, Some(DeviceError::Gone));
+    assert!(link.pop(0).unwrap().unwrap().written.is_none());
+    assert_eq!(link.health(), Ok(()), "it was reset now");
+}

@@ -2,7 +2,9 @@
 //! says it rang (its `rang` records).
 //!
 //! The guest tests one device after the other, so that the devices of both sides are
-//! paired in the order in which they first appear.
+//! paired in the order in which they first appear. A device that is plugged is another
+//! one to QEMU, perhaps at the place of one that went: what comes before is compared
+//! before that.
 
 use super::same;
 use super::trace::Counts;

@@ -21,9 +21,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::interrupts::Interrupts;
-use self::trace::Trace;
+use self::trace::{Counts, Trace};
 use super::peer::{Answer, Ask, Peers};
 use super::report::Report;
+use crate::qemu::devices::Doorbells;
 use crate::qemu::{Files, Options};
 use crate::qmp::{Qmp, QmpError};
 use crate::record::Record;
@@ -41,6 +42,10 @@ pub(crate) struct Witness {
     qmp: Option<Qmp>,
     /// How many records came before the last checkpoint.
     seen: usize,
+    /// Whether each doorbell is traced on its own.
+    exact: bool,
+    /// How many records came before the doorbells that were not compared yet.
+    rang: usize,
     checkpoints: usize,
     pub(crate) places: Places,
     pub(crate) peers: Peers,
@@ -55,6 +60,8 @@ impl Witness {
             socket: files.qmp(),
             qmp: None,
             seen: 0,
+            exact: options.doorbells == Doorbells::Direct,
+            rang: 0,
             checkpoints: 0,
             places: Places::new(),
             peers: Peers::new(options, files),
@@ -77,9 +84,27 @@ impl Witness {
                 self.checkpoint(record.text("name").unwrap_or("checkpoint"), before);
                 Some("\n".into())
             }
-            "ask" => Some(self.ask(record)),
+            "ask" => {
+                // From here on QEMU's trace may have what was another device's.
+                if record.text("action") == Some("plug") {
+                    self.doorbells(before);
+                }
+                Some(self.ask(record))
+            }
             _ => None,
         }
+    }
+
+    /// Compares the doorbells of the devices that there were since the last time with
+    /// what the guest says of them in the run's records so far.
+    pub(crate) fn doorbells(&mut self, records: &[Record]) {
+        let new = &records[self.rang..];
+        let result = self.trace.read_on();
+        let result =
+            result.and_then(|()| doorbells::compare(&self.trace.doorbells, new, self.exact));
+        self.report.check("doorbells", result);
+        self.trace.doorbells = Counts::default();
+        self.rang = records.len();
     }
 
     fn checkpoint(&mut self, name: &str, before: &[Record]) {
@@ -275,6 +300,27 @@ mod tests {
         let mut silent = witness("/");
         silent.finish();
         assert_eq!(silent.report.failed(), 1);
+    }
+
+    #[test]
+    fn doorbells_are_compared_once() {
+        let rang = |bdf: &str, n: u64| {
+            let text = format!(r#"{{"v":1,"kind":"rang","bdf":"{bdf}","doorbells":{n}}}"#);
+            Record::parse(&text).unwrap()
+        };
+        let mut witness = witness("/");
+        witness.trace = trace::tests::trace(&[("0xaa", 3)], &[]);
+        let mut records = vec![rang("a", 3)];
+        witness.doorbells(&records);
+        // Of what is plugged then, one is at the place of one that went.
+        witness.trace.doorbells.add("0xbb", 1);
+        witness.trace.doorbells.add("0xaa", 2);
+        records.extend([rang("a", 1), rang("b", 2)]);
+        witness.doorbells(&records);
+        assert_eq!(witness.report.total(), "2 passed, 0 failed, 0 skipped");
+        witness.trace.doorbells.add("0xaa", 1);
+        witness.doorbells(&records);
+        assert_eq!(witness.report.failed(), 1);
     }
 
     #[test]
