@@ -8,7 +8,7 @@ use crate::arch::tsc::{self, Frequency};
 
 /// How long a device gets to answer, in milliseconds. A slow host's scheduler
 /// may leave it out for a while.
-const PATIENCE_MS: u64 = 2_000;
+const PATIENCE_MS: u64 = 5_000;
 
 /// Cycles a second that are assumed where no clock tells: high, so that a wait
 /// is rather too long than too short.

@@ -94,7 +94,7 @@ impl Path<'_> {
         for round in 0..3 {
             // What was finished last before they were wanted again may still interrupt:
             // both sides may see the other's word late (2.7.7.1).
-            one_slept(driven, listener)?;
+            let mut lost = u64::from(!one_slept(driven, listener)?);
             for (wanted, expected) in [(true, REQUESTS), (false, 0)] {
                 driven.driver().set_interrupts(wanted);
                 let before = listener.queue_interrupts();
@@ -103,7 +103,7 @@ impl Path<'_> {
                 }
                 for _ in 0..REQUESTS {
                     if wanted {
-                        one_slept(driven, listener)?;
+                        lost += u64::from(!one_slept(driven, listener)?);
                     } else {
                         one_polled(driven, listener)?;
                     }
@@ -112,6 +112,10 @@ impl Path<'_> {
                 let coalesced = listener.mode() == Mode::Line;
                 let counts = [("count", came.into()), ("coalesced", coalesced.into())];
                 let judge = || {
+                    ensure!(
+                        lost == 0,
+                        "round {round}: {lost} requests were answered without an interrupt"
+                    );
                     ensure!(
                         came == expected,
                         "round {round}: {came} interrupts for {REQUESTS} requests, wanted: {wanted}"
@@ -161,17 +165,19 @@ fn one_polled(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<(), De
 }
 
 /// Submits one request, rings, and sleeps until its interrupt; only then it looks,
-/// for an interrupt that nobody takes could hide the next one.
-fn one_slept(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<(), DeviceError> {
+/// for an interrupt that nobody takes could hide the next one. `false` if the request
+/// was answered and no interrupt came.
+fn one_slept(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<bool, DeviceError> {
     driven.submit()?;
     let mut patience = listener.patience();
     driven.queue().kick();
     loop {
-        if !patience.again() {
-            return Err(DeviceError::Timeout);
-        }
+        let woken = patience.again();
         if driven.reap()? {
-            return Ok(());
+            return Ok(woken);
+        }
+        if !woken {
+            return Err(DeviceError::Timeout);
         }
     }
 }
