@@ -15,7 +15,7 @@ use doorbell_kernel::platform::dma::KernelDma;
 use doorbell_kernel::record::Argument;
 use doorbell_tests::{Outcome, Stop, ensure};
 
-use super::frame::{HOST, Mac, SHORTEST, Stamp, Wanted};
+use super::frame::{HOST, Mac, SHORTEST, Stamp, Wanted, sent_by_host};
 use crate::pattern::Digest;
 use crate::session::Session;
 
@@ -24,6 +24,14 @@ pub(super) const PAIR: u16 = 0;
 
 pub(super) type Driver<'t> = Net<&'t mut dyn Transport, KernelDma>;
 
+/// Frames that were sent to see which of them come back.
+pub(super) struct Probe<const N: usize> {
+    /// The number of the first of them. The device's own comes last.
+    first: u64,
+    sources: [Mac; N],
+}
+
+/// The device and its session.
 pub(super) struct Wire<'a, 't> {
     pub(super) net: Driver<'t>,
     pub(super) session: &'a Session<'a>,
@@ -34,6 +42,8 @@ pub(super) struct Wire<'a, 't> {
     spare: Vec<Frame<KernelDma>>,
     /// What came of the frame that is coming.
     frame: Vec<u8>,
+    /// How many receive buffers the device has.
+    depth: usize,
 }
 
 impl<'a, 't> Wire<'a, 't> {
@@ -45,6 +55,7 @@ impl<'a, 't> Wire<'a, 't> {
             next: 0,
             spare: Vec::new(),
             frame: Vec::new(),
+            depth: 0,
         }
     }
 
@@ -86,20 +97,24 @@ impl<'a, 't> Wire<'a, 't> {
         witness.ask(&unit.place, action, arguments)
     }
 
-    /// Gives the device as many receive buffers of `len` bytes as the queue takes, and
-    /// says how many.
-    pub(super) fn post(&mut self, len: usize) -> Result<usize, DeviceError> {
-        let mut posted = 0;
+    /// How many receive buffers the device has: so many frames may be under way.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Gives the device as many receive buffers of `len` bytes as the queue takes.
+    pub(super) fn post(&mut self, len: usize) -> Result<(), DeviceError> {
+        self.depth = 0;
         loop {
             let buffer = DmaRegion::new(KernelDma, len, 64)?;
             match self.net.submit_receive(PAIR, buffer) {
-                Ok(_) => posted += 1,
+                Ok(_) => self.depth += 1,
                 Err((DeviceError::Queue(QueueError::Full { .. }), _)) => break,
                 Err((error, _)) => return Err(error),
             }
         }
         self.kick_receive();
-        Ok(posted)
+        Ok(())
     }
 
     fn kick_receive(&mut self) {
@@ -259,33 +274,54 @@ impl<'a, 't> Wire<'a, 't> {
     /// Sends a frame from each of `sources`, that goes back there, and one of its own,
     /// and says which came before that. Nothing else is under way then.
     pub(super) fn heard<const N: usize>(&mut self, sources: [Mac; N]) -> Result<[bool; N], Stop> {
-        let (first, mac, stamp) = (self.next, self.mac(), self.stamp);
-        for from in sources {
+        let probe = self.send(sources)?;
+        self.hear(probe)
+    }
+
+    /// The first half of [`heard`](Self::heard).
+    pub(super) fn send<const N: usize>(&mut self, sources: [Mac; N]) -> Result<Probe<N>, Stop> {
+        let first = self.next;
+        for from in sources.into_iter().chain([self.mac()]) {
             self.submit(from, SHORTEST, &mut Digest::new())?;
         }
-        let last = self.next;
-        self.submit(mac, SHORTEST, &mut Digest::new())?;
         self.kick_transmit();
+        Ok(Probe { first, sources })
+    }
+
+    /// The second half of [`heard`](Self::heard).
+    pub(super) fn hear<const N: usize>(&mut self, probe: Probe<N>) -> Result<[bool; N], Stop> {
+        let (mac, stamp) = (self.mac(), self.stamp);
         let mut heard = [false; N];
         self.until("the device's own frame", |frame| {
+            let by_host = sent_by_host(frame).map(<[u8]>::len);
+            ensure!(
+                by_host.is_none(),
+                "{by_host:?} bytes of the host's came, which should not have"
+            );
             let Some(number) = stamp.number(frame) else {
                 return Ok(false);
             };
-            let place = number.checked_sub(first).map(|place| place as usize);
-            let known = place.is_some_and(|place| place <= N);
-            ensure!(known, "frame {number} came, which should not have");
-            let place = place.unwrap_or(N);
+            let place = number
+                .checked_sub(probe.first)
+                .map(|place| place as usize)
+                .filter(|place| *place <= N);
+            let Some(place) = place else {
+                return Err(Stop::failed(format_args!(
+                    "frame {number} came, which should not have"
+                )));
+            };
             let wanted = Wanted {
                 number,
-                to: *sources.get(place).unwrap_or(&mac),
+                to: *probe.sources.get(place).unwrap_or(&mac),
                 from: HOST,
                 len: SHORTEST,
             };
-            if let Some(heard) = heard.get_mut(place) {
-                *heard = true;
-            }
             stamp.check(wanted, frame)?;
-            Ok(number == last)
+            match heard.get_mut(place) {
+                Some(heard) => *heard = true,
+                None => return Ok(true),
+            }
+            Ok(false)
         })?;
         Ok(heard)
     }

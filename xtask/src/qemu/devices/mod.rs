@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `blk0`, `blk1` | `Disks` | root bus, behind | disks of 32 MiB |
 //! | `rng0`, `rng1` | `Entropy` | root bus, behind | entropy |
-//! | `net0`, `net1` | `Net`, `NetBehind` | root bus, behind | network adapters |
+//! | `net0`, `net1` | `Net`, `NetBehind` | root bus, behind | network adapters; the second is [`UNLIKE`] the first |
 //! | `net2` | `NetPairs` | root bus | an adapter with two pairs of queues ([`tap`]) |
 //! | `con0`, `con1` | `Console`, `ConsoleBehind` | root bus, behind | serial channels: a console and two data ports |
 //! | `balloon0` | `Balloon`, `BalloonBehind` | root bus or behind | the balloon; a machine has one |
@@ -76,6 +76,11 @@ pub(crate) enum Network {
     /// A socket of each, at whose other end is a test.
     Socket,
 }
+
+/// What the second network adapter has that the first one has not, and the other way
+/// round. It has `mq` for its command: of pairs of queues there are as many as the back
+/// end has, and that is one.
+const UNLIKE: &str = "mrg_rxbuf=off,ctrl_mac_addr=off,mq=on,host_mtu=4000";
 
 /// Where a guest echoes datagrams (RFC 862).
 const ECHO_PORT: u16 = 7;
@@ -318,7 +323,9 @@ impl Builder<'_> {
             }
         };
         self.line.add("-netdev", value);
-        self.place(self.adapter(n), n == 1);
+        let device = self.adapter(n);
+        let device = if n == 1 { device.and(UNLIKE) } else { device };
+        self.place(device, n == 1);
         Ok(())
     }
 
