@@ -11,9 +11,9 @@ use doorbell::virtio::{Features, Wait};
 use doorbell_kernel::drive::{self, Driven, Listener, Mode, Unit, Way};
 use doorbell_kernel::machine::Machine;
 use doorbell_kernel::record::Argument;
-use doorbell_tests::{Outcome, Runner, Stop, ensure, skip};
+use doorbell_tests::{Outcome, Runner, Stop, ensure};
 
-use crate::session::{SETS, path_name};
+use crate::session::{SETS, has_time, path_name, skip};
 use crate::witness::Witness;
 
 /// Requests, one after the other.
@@ -44,8 +44,12 @@ pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine, units: &[Unit], wi
                 if mode == Mode::Polling || usable.is_err() {
                     continue;
                 }
-                for (name, features) in SETS {
+                for (set, (name, features)) in SETS.into_iter().enumerate() {
                     let path = format!("{path}/{}/{name}", mode.name());
+                    if let Err(reason) = has_time(machine, set) {
+                        runner.run(&path, || skip(reason));
+                        continue;
+                    }
                     runner.run(format_args!("{path}/interrupts as they are wanted"), || {
                         this.with(mode, features, |driven, listener, _| {
                             this.wanted(driven, listener)
@@ -226,8 +230,8 @@ fn reset_queue(
 ) -> Result<Outcome, DeviceError> {
     let queue = driven.request_queue();
     if !driven.driver().features().contains(Features::RING_RESET) {
-        let skipped = || skip!("the device does not offer VIRTIO_F_RING_RESET over {interface}");
-        return Ok(skipped());
+        let reason = format!("the device does not offer VIRTIO_F_RING_RESET over {interface}");
+        return Ok(skip(&reason));
     }
     one_polled(driven, listener)?;
     // Not rung for: what a device does with requests that it has begun is its own.
@@ -236,8 +240,9 @@ fn reset_queue(
         Ok(()) => {}
         // QEMU offers the feature on virtio-mmio, and has not the register.
         Err(DeviceError::Transport(TransportError::NoQueueReset { .. })) => {
-            let skipped = || skip!("the device offers VIRTIO_F_RING_RESET and does not follow");
-            return Ok(skipped());
+            return Ok(skip(
+                "the device offers VIRTIO_F_RING_RESET and does not follow",
+            ));
         }
         Err(error) => return Err(error),
     }
