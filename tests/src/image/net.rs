@@ -3,7 +3,7 @@
 //!
 //! net0 has mergeable receive buffers and every command. net1 has neither these nor
 //! the command that sets the MAC address, and says an MTU, and that it could have
-//! several pairs of queues.
+//! several pairs of queues. net2 has two pairs, and no such host.
 
 use alloc::format;
 use alloc::string::String;
@@ -22,6 +22,8 @@ mod frame;
 mod interrupts;
 mod large;
 mod link;
+mod pairs;
+mod ping;
 mod reset;
 mod wire;
 
@@ -31,7 +33,7 @@ use wire::{PAIR, Wire};
 /// The queue that is asked for, where there is a choice.
 const QUEUE_SIZE: u16 = 64;
 
-/// More pairs of queues than there are.
+/// How many pairs of queues are asked for. Only net2 has so many.
 const PAIRS: u16 = 2;
 
 /// Room for the longest frame of most networks, and its header.
@@ -48,29 +50,34 @@ const PREFIX: [u8; 5] = [0x52, 0x54, 0x00, 0xdb, 0x00];
 /// net1's MTU.
 const MTU: u16 = 4000;
 
+/// What is tested of a device that is brought up once more: its name, and how.
+type Again = (
+    &'static str,
+    fn(&mut dyn Transport, &Setup, &Session<'_>) -> Outcome,
+);
+
 pub(crate) fn test(runner: &mut Runner<'_>, session: &Session<'_>, transport: &mut dyn Transport) {
     let setup = Setup {
         queues: PAIRS,
         ..session.setup(QUEUE_SIZE)
     };
-    let mergeable = whole_frames(runner, session, transport, &setup);
-    if mergeable {
-        session.run(runner, "frames come in several buffers", || {
-            large::several(transport, &setup, session)
-        });
+    if let Some((name, again)) = first(runner, session, transport, &setup) {
+        session.run(runner, name, || again(transport, &setup, session));
     }
 }
 
-/// Tests the device with buffers that take a frame. Returns whether a frame may come
-/// in several.
-fn whole_frames(
+/// Tests all that goes with the same buffers and pairs of queues.
+fn first(
     runner: &mut Runner<'_>,
     session: &Session<'_>,
     transport: &mut dyn Transport,
     setup: &Setup,
-) -> bool {
-    let started = session.start(runner, |wait| Net::new(transport, setup, KernelDma, wait));
-    let Some(net) = started else { return false };
+) -> Option<Again> {
+    let net = session.start(runner, |wait| Net::new(transport, setup, KernelDma, wait))?;
+    if net.info().max_pairs > 1 {
+        pairs::both(runner, session, net);
+        return Some(("one pair of two is used", pairs::one));
+    }
     let mut wire = Wire::new(net, session);
     let mergeable = wire.net.info().mergeable;
     let mut run = |name: &str, test: fn(&mut Wire<'_, '_>) -> Outcome| {
@@ -84,7 +91,7 @@ fn whole_frames(
         run("many come back, both ways at once", much);
     }
     run("refuses what is no frame", refuses);
-    run("uses the pairs of queues that there are", pairs);
+    run("uses the pairs of queues that there are", one_pair);
     run("lets in what it is told to", filter::receive);
     run("has another MAC address", filter::mac);
     run("the link goes down and up", link::test);
@@ -97,7 +104,7 @@ fn whole_frames(
     }
     run("the receive queue is reset", reset::test);
     session.show(&mut wire.net);
-    mergeable
+    mergeable.then_some(("frames come in several buffers", large::several))
 }
 
 /// What QEMU was told to make of it.
@@ -187,7 +194,7 @@ fn refuses(wire: &mut Wire<'_, '_>) -> Outcome {
 
 /// One, of the two that were asked for; the command that says so is the device's own
 /// where it has VIRTIO_NET_F_MQ.
-fn pairs(wire: &mut Wire<'_, '_>) -> Outcome {
+fn one_pair(wire: &mut Wire<'_, '_>) -> Outcome {
     let (pairs, active) = (wire.net.pairs(), wire.net.active_pairs());
     ensure!((pairs, active) == (1, 1), "{active} of {pairs} are on");
     let listener = wire.session.listener;
