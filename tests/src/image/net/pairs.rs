@@ -118,8 +118,8 @@ impl<'a, 't> Pairs<'a, 't> {
         let mut came: Vec<Option<u16>> = vec![None; pings.len()];
         let mut sent = 0;
         let mut frame = [0; BUFFER];
+        let mut patience = self.session.listener.patience();
         while sent < pings.len() || came.contains(&None) {
-            let mut patience = self.session.listener.patience();
             let mut moved = false;
             for pair in 0..self.net.pairs() {
                 while let Some(back) = self.net.poll_transmit(pair)? {
@@ -138,8 +138,12 @@ impl<'a, 't> Pairs<'a, 't> {
                     ensure!(before.is_none(), "{ping:?} was answered twice");
                 }
             }
+            if moved {
+                patience = self.session.listener.patience();
+                continue;
+            }
             ensure!(
-                moved || patience.again(),
+                patience.again(),
                 "of {} pings {sent} were sent, and answers came by {came:?}",
                 pings.len()
             );
@@ -228,6 +232,10 @@ fn off(pairs: &mut Pairs<'_, '_>) -> Outcome {
     let error = refused.map_err(|(error, _)| error);
     let expected = DeviceError::NoPair { pair: 1, pairs: 1 };
     ensure!(error == Err(expected), "it says {error:?}");
+    // The kernel knows too that nothing can be on the other one any more.
+    let moved = [(0, 1)];
+    let first = pairs.send(&moved)?;
+    pairs.come_back(first, &moved)?;
     pairs.exchange(&[(0, 0), (0, 1)])
 }
 

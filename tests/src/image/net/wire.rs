@@ -207,9 +207,8 @@ impl<'a, 't> Wire<'a, 't> {
         mut each: impl FnMut(&[u8]) -> Result<bool, Stop>,
     ) -> Outcome {
         let mut enough = false;
+        let mut patience = self.session.listener.patience();
         loop {
-            // From before the look, so that an interrupt after it is not missed.
-            let mut patience = self.session.listener.patience();
             let sent = self.reap()?;
             let came = self.receive(|frame| {
                 enough |= each(frame)?;
@@ -218,7 +217,11 @@ impl<'a, 't> Wire<'a, 't> {
             if enough && self.in_flight() == 0 {
                 return Ok(());
             }
-            ensure!(sent || came || patience.again(), "{what} did not come");
+            if sent || came {
+                patience = self.session.listener.patience();
+            } else {
+                ensure!(patience.again(), "{what} did not come");
+            }
         }
     }
 
@@ -229,8 +232,8 @@ impl<'a, 't> Wire<'a, 't> {
         self.ask("net-moved", [("frames", 0u64.into())])?;
         let (first, mac, stamp) = (self.next, self.mac(), self.stamp);
         let (mut back, mut bytes, mut digest) = (0, 0, Digest::new());
+        let mut patience = self.session.listener.patience();
         while back < count || self.in_flight() > 0 {
-            let mut patience = self.session.listener.patience();
             let mut moved = false;
             let sent = |wire: &Self| wire.next - first;
             while sent(self) < count && sent(self) - back < depth as u64 {
@@ -259,8 +262,12 @@ impl<'a, 't> Wire<'a, 't> {
                 back += 1;
                 stamp.check(wanted, frame)
             })?;
+            if moved {
+                patience = self.session.listener.patience();
+                continue;
+            }
             ensure!(
-                moved || patience.again(),
+                patience.again(),
                 "{back} of {count} frames came back, and {} are being sent",
                 self.in_flight()
             );
