@@ -38,6 +38,8 @@ mod rng;
 #[cfg(target_os = "none")]
 mod session;
 #[cfg(target_os = "none")]
+mod shared_line;
+#[cfg(target_os = "none")]
 mod witness;
 
 #[cfg(target_os = "none")]
@@ -95,6 +97,7 @@ mod bare_metal {
             }
         }
         crate::lifecycle::run(&mut runner, &machine, &units, &witness);
+        crate::shared_line::run(&mut runner, &machine, &units, &witness);
         crate::bench::run(&mut runner, &machine, &units, &witness);
         // Last: what was found before is not all there is then.
         crate::hotplug::run(&mut runner, &mut machine, &witness);

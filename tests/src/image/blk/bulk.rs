@@ -34,11 +34,11 @@ impl Area {
     fn new(capacity: u64, bytes: u64) -> Self {
         // In the middle half of a disk there is nothing else.
         let count = (bytes / SECTOR as u64).min(capacity / 2);
-        let all = count * SECTOR as u64 / DEPTH as u64;
+        let piece = (count / DEPTH as u64).min(PIECE / SECTOR as u64);
         Self {
             first: capacity / 4,
-            count,
-            piece: all.min(PIECE) as usize,
+            count: count - count % (piece * DEPTH as u64),
+            piece: piece as usize * SECTOR,
         }
     }
 
