@@ -1,7 +1,7 @@
-//! Virtio drivers for kernels that bring their own memory: block, network,
-//! entropy and console devices over PCI (its legacy IO BAR, and the interface of
-//! virtio 1.0 and later) and over virtio-mmio, with the PCI discovery and resource assignment
-//! that it takes to get there.
+//! Virtio drivers for kernels that bring their own memory: block, network, console,
+//! entropy and balloon devices over PCI (its legacy IO BAR, and the interface of
+//! virtio 1.0 and later) and over virtio-mmio, with the PCI discovery and resource
+//! assignment that it takes to get there.
 //!
 //! The crate is `no_std`, has no statics, and needs no allocator: what a driver
 //! needs beside its own fields comes from the kernel's [`dma::Dma`]. It has no
@@ -32,9 +32,9 @@
 //! - [`transport::Notifier`] is a doorbell whose address and value are worked out:
 //!   ringing is one instruction.
 //! - [`queue::Ring`] knows memory and barriers, and no transport.
-//! - [`device::Blk`], [`device::Net`], [`device::Rng`] and [`device::Console`] take
-//!   requests by token, as many at once as the queue holds, and have blocking calls
-//!   built on that.
+//! - [`device::Blk`], [`device::Net`], [`device::Console`], [`device::Rng`] and
+//!   [`device::Balloon`] take requests by token, as many at once as the queue holds,
+//!   and have blocking calls built on that.
 //!
 //! # Features
 //!

@@ -4,6 +4,7 @@
 extern crate alloc;
 
 pub mod arch;
+pub mod ballast;
 pub mod bench;
 pub mod clock;
 pub mod commands;

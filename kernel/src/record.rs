@@ -127,6 +127,20 @@ pub enum Record<'a> {
         /// Frames that were dropped, since they were larger than the MTU.
         oversized: u64,
     },
+    /// How a balloon stands, whenever that has changed. Pages have 4096 bytes.
+    Balloon {
+        #[serde(flatten)]
+        place: Place,
+        device: String,
+        /// Pages that the host wants in the balloon.
+        target: u32,
+        /// Pages that are there.
+        actual: u32,
+        /// Pages that came out since the guest's memory had run out.
+        relieved: u64,
+        /// Bytes that are free in the guest.
+        free: u64,
+    },
     /// Which sectors of a disk the guest made zeros of.
     Zeroed {
         #[serde(flatten)]

@@ -42,10 +42,13 @@ use statistics::{StatisticsBuffer, Tags};
 /// The device type (virtio 1.2, section 5).
 pub const DEVICE_TYPE: u16 = 5;
 
-/// Queues of the specification (5.5.2), and of the driver.
-const INFLATEQ: usize = 0;
-const DEFLATEQ: usize = 1;
-const STATSQ: usize = 2;
+/// The queue, of the driver and of the specification (5.5.2), for pages that go into
+/// the balloon.
+pub const INFLATEQ: usize = 0;
+/// The queue for pages that come out of it.
+pub const DEFLATEQ: usize = 1;
+/// The queue for statistics, if there is one.
+pub const STATSQ: usize = 2;
 
 /// Offsets in `struct virtio_balloon_config` (5.5.4), which is little-endian for
 /// legacy devices too.
@@ -54,8 +57,8 @@ mod offset {
     pub(super) const ACTUAL: u16 = 4;
 }
 
-/// A balloon device. Queues 0 to 2 of the driver are the inflateq, the deflateq,
-/// and the statsq if there is one.
+/// A balloon device. Its queues are [`INFLATEQ`], [`DEFLATEQ`], and [`STATSQ`] if
+/// there are statistics.
 ///
 /// Pages that are in the balloon when the driver is dropped are lost to the guest:
 /// deflate it before, or [close](super::Driver::close) the driver and
@@ -184,9 +187,15 @@ impl<T: Transport, D: Dma + Clone> Balloon<T, D> {
         if self.link.is_reset() { 0 } else { self.actual }
     }
 
+    /// Whether pages may come out of the balloon though the device wants no fewer in
+    /// it, when memory runs out (VIRTIO_BALLOON_F_DEFLATE_ON_OOM).
+    pub fn may_deflate_on_oom(&self) -> bool {
+        self.link.has(F::DEFLATE_ON_OOM)
+    }
+
     /// Puts pages into the balloon: whole ones, from 1 to [`MAX_PAGES`], that the
     /// guest can do without. The doorbell is for the caller to ring, once for a
-    /// batch: `queue(0).kick()`.
+    /// batch: `queue(INFLATEQ).kick()`.
     ///
     /// # Errors
     ///
@@ -217,7 +226,7 @@ impl<T: Transport, D: Dma + Clone> Balloon<T, D> {
     /// Takes pages out of the balloon. They are the guest's once the device has
     /// acknowledged that, whether or not it says that it must be told
     /// (VIRTIO_BALLOON_F_MUST_TELL_HOST). The doorbell is for the caller to ring:
-    /// `queue(1).kick()`.
+    /// `queue(DEFLATEQ).kick()`.
     ///
     /// # Errors
     ///

@@ -242,7 +242,7 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
         world.describe()
     );
     println!(
-        "{:<17}{:<12}{:<13}{:<25}{:<8}{:<15}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+        "{:<17}{:<15}{:<13}{:<25}{:<8}{:<15}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
         "case",
         "device",
         "at",
@@ -274,7 +274,7 @@ fn table(world: &World, summaries: &[SummaryRecord]) {
             let transport = summary.transport.as_deref().map(Cow::Borrowed);
             let path = transport.or(summary.subtest.clone());
             println!(
-                "{:<17}{:<12}{:<13}{:<25}{:<8}{:<15}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
+                "{:<17}{:<15}{:<13}{:<25}{:<8}{:<15}{:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
                 summary.case,
                 summary.device,
                 at.unwrap_or("-"),

@@ -1,6 +1,7 @@
 //! What a person can ask the guest to do, from the kernel's command line or the
 //! shell: one file a command.
 
+mod balloon;
 mod crash;
 mod devices;
 mod doorbell;
@@ -9,7 +10,9 @@ mod help;
 mod info;
 mod lspci;
 mod net;
+mod pick;
 mod shell;
+mod watch;
 
 pub use devices::name as way_name;
 pub use lspci::record as pci_record;
@@ -44,6 +47,7 @@ pub(super) const COMMANDS: &[Command] = &[
     devices::COMMAND,
     doorbell::COMMAND,
     net::COMMAND,
+    balloon::COMMAND,
     info::COMMAND,
     shell::COMMAND,
     help::COMMAND,

@@ -8,22 +8,22 @@ use core::fmt;
 use core::time::Duration;
 
 use doorbell::device::net::DEVICE_TYPE;
-use doorbell::transport::pci_modern::NotifyChoice;
 use doorbell::transport::{Interface, NotifyPath, Transport};
 use smoltcp::wire::Ipv4Address;
 
+use super::pick::{self, Wanted};
+use super::watch::SerialWatch;
 use super::{Command, fail, number};
 use crate::clock::Clock;
-use crate::drive::{self, Mode, Unit, Way};
+use crate::drive::{self, Mode, Unit};
 use crate::machine::Machine;
 use crate::net::adapter::Adapter;
 use crate::net::serve::{Ended, Report, serve};
 use crate::net::site::{Site, Source};
 use crate::net::stack::{Lease, Stack};
 use crate::net::wire::Wire;
-use crate::net::{Watch, echo, ping};
+use crate::net::{Watch as _, echo, ping};
 use crate::platform::dma::KernelDma;
-use crate::platform::serial;
 use crate::println;
 use crate::record::{NetRecord, Place, Record};
 use crate::results::{self, Snapshot};
@@ -36,9 +36,6 @@ const PINGS: u16 = 4;
 
 /// How long it serves, unless asked otherwise, in seconds.
 const SECONDS: u32 = 60;
-
-/// How often the serial line is looked at: each look leaves the virtual machine.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Joins the network, and serves the results there.
 pub(super) const COMMAND: Command = Command {
@@ -89,38 +86,14 @@ struct Options {
     port: u16,
 }
 
-/// An interface that is asked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Legacy,
-    Modern,
-    Mmio,
-}
-
-impl Wanted {
-    const NAMES: [(&str, Self); 3] = [
-        ("legacy", Self::Legacy),
-        ("modern", Self::Modern),
-        ("mmio", Self::Mmio),
-    ];
-
-    fn of(way: Way) -> Self {
-        match way {
-            Way::Legacy => Self::Legacy,
-            Way::Modern(_) => Self::Modern,
-            Way::Mmio => Self::Mmio,
-        }
-    }
-}
-
 /// The device is looked at again and again: there is always something else to do.
 const MODE: Mode = Mode::Polling;
 
 /// The result is how many things failed that did not end it.
 fn run(machine: &Machine, options: &Options) -> Result<u32, String> {
-    let unit = find(machine, options.device)?;
+    let unit = pick::find(machine, DEVICE_TYPE, options.device)?;
     let named = |error: &dyn fmt::Display| format!("{} at {}: {error}", unit.name(), unit.at());
-    let way = choose(&drive::ways(machine, &unit), options.way);
+    let way = pick::choose(&drive::ways(machine, &unit), options.way);
     let way = way.map_err(|error| named(&error))?;
     let opened = drive::open(machine, &unit, way, MODE);
     let mut opened = opened.map_err(|error| named(&error))?;
@@ -151,44 +124,6 @@ fn run(machine: &Machine, options: &Options) -> Result<u32, String> {
         failures += serve_results(&mut stack, &mut watch, &lease, options)?;
     }
     Ok(failures)
-}
-
-/// The network device of that number.
-fn find(machine: &Machine, number: usize) -> Result<Unit, String> {
-    let (units, _) = drive::units(machine);
-    let units = units.into_iter();
-    let mut units: Vec<_> = units
-        .filter(|unit| unit.device_type == DEVICE_TYPE)
-        .collect();
-    if number < units.len() {
-        return Ok(units.swap_remove(number));
-    }
-    if units.is_empty() {
-        return Err("there is no virtio-net device".to_string());
-    }
-    let list = units.iter().enumerate();
-    let list = list.map(|(number, unit)| format!("{number} is at {}", unit.at()));
-    Err(format!(
-        "there is no virtio-net device {number}: {}",
-        list.collect::<Vec<_>>().join(", ")
-    ))
-}
-
-/// The way to drive a device: of those that are wanted the first one that works,
-/// and the legacy interface only if there is no other.
-fn choose(ways: &[(Way, Result<(), String>)], wanted: Option<Wanted>) -> Result<Way, String> {
-    let is_wanted = |way: Way| wanted.is_none_or(|wanted| Wanted::of(way) == wanted);
-    let mut of_kind: Vec<_> = ways.iter().filter(|(way, _)| is_wanted(*way)).collect();
-    of_kind.sort_by_key(|(way, _)| *way == Way::Legacy);
-    match of_kind.iter().find(|(_, usable)| usable.is_ok()) {
-        // Of several doorbells the one that the device prefers.
-        Some((Way::Modern(_), _)) => Ok(Way::Modern(NotifyChoice::Preferred)),
-        Some((way, _)) => Ok(*way),
-        None => Err(match of_kind.first() {
-            Some((_, Err(reason))) => reason.clone(),
-            _ => "it has no such interface".to_string(),
-        }),
-    }
 }
 
 /// Shows the device.
@@ -346,87 +281,5 @@ impl Source for Kept {
 
     fn snapshot(&self) -> Snapshot {
         results::snapshot()
-    }
-}
-
-/// The kernel's clock, and a person at the serial line.
-struct SerialWatch {
-    clock: Clock,
-    /// When the line was looked at.
-    looked: Duration,
-    called_off: bool,
-}
-
-impl SerialWatch {
-    fn new(clock: Clock) -> Self {
-        // A line feed here ends the line that the shell has read.
-        let byte = serial::read_byte();
-        Self {
-            clock,
-            looked: clock.now(),
-            called_off: byte.is_some_and(|byte| byte != b'\n'),
-        }
-    }
-}
-
-impl Watch for SerialWatch {
-    fn now(&self) -> Duration {
-        self.clock.now()
-    }
-
-    fn idle(&mut self) {
-        core::hint::spin_loop();
-    }
-
-    fn called_off(&mut self) -> bool {
-        let now = self.now();
-        if !self.called_off && now.saturating_sub(self.looked) >= LOOK_EVERY {
-            self.looked = now;
-            self.called_off = serial::read_byte().is_some();
-        }
-        self.called_off
-    }
-
-    fn say(&mut self, what: fmt::Arguments<'_>) {
-        println!("{what}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn way(ways: &[(Way, Result<(), String>)], wanted: Option<Wanted>) -> Result<Way, String> {
-        choose(ways, wanted)
-    }
-
-    #[test]
-    fn the_caller_chooses_the_interface() {
-        let modern = Way::Modern(NotifyChoice::Preferred);
-        let all = [
-            (Way::Legacy, Ok(())),
-            (Way::Modern(NotifyChoice::Memory), Ok(())),
-        ];
-        assert_eq!(way(&all, None), Ok(modern));
-        assert_eq!(way(&all, Some(Wanted::Legacy)), Ok(Way::Legacy));
-        assert_eq!(way(&all, Some(Wanted::Modern)), Ok(modern));
-        let error = way(&all, Some(Wanted::Mmio)).unwrap_err();
-        assert_eq!(error, "it has no such interface");
-        assert_eq!(way(&all[..1], None), Ok(Way::Legacy));
-        assert_eq!(way(&[(Way::Mmio, Ok(()))], None), Ok(Way::Mmio));
-    }
-
-    #[test]
-    fn an_interface_that_does_not_work_says_why() {
-        let ways = [
-            (Way::Legacy, Err("no address".to_string())),
-            (Way::Modern(NotifyChoice::Memory), Ok(())),
-        ];
-        assert_eq!(
-            way(&ways, Some(Wanted::Legacy)),
-            Err("no address".to_string())
-        );
-        assert!(way(&ways, None).is_ok());
-        assert_eq!(way(&ways[..1], None), Err("no address".to_string()));
     }
 }

@@ -3,12 +3,13 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use doorbell::device::{DeviceError, Driver, blk, console, net, rng};
+use doorbell::device::{DeviceError, Driver, balloon, blk, console, net, rng};
 use doorbell::dma::DmaRegion;
 use doorbell::queue::{QueueMut, SplitRing};
 use doorbell::transport::{Interface, NotifyPath};
 use doorbell::virtio::Features;
 
+use super::ballooning::DrivenBalloon;
 use super::disk::DrivenBlk;
 use super::entropy::DrivenRng;
 use super::network::DrivenNet;
@@ -77,13 +78,20 @@ pub(super) fn spare(spare: &mut Spare, size: usize) -> Result<DmaRegion<KernelDm
 pub(super) fn has_driver(device_type: u16) -> bool {
     matches!(
         device_type,
-        net::DEVICE_TYPE | blk::DEVICE_TYPE | console::DEVICE_TYPE | rng::DEVICE_TYPE
+        net::DEVICE_TYPE
+            | blk::DEVICE_TYPE
+            | console::DEVICE_TYPE
+            | rng::DEVICE_TYPE
+            | balloon::DEVICE_TYPE
     )
 }
 
 /// Whether devices of this type are driven by more than one queue.
 pub(super) fn has_queues(device_type: u16) -> bool {
-    matches!(device_type, net::DEVICE_TYPE | console::DEVICE_TYPE)
+    matches!(
+        device_type,
+        net::DEVICE_TYPE | console::DEVICE_TYPE | balloon::DEVICE_TYPE
+    )
 }
 
 /// Brings a device up with the ring features in `features`, lets `work` use it, and
@@ -124,6 +132,10 @@ pub fn with_device<R>(
         rng::DEVICE_TYPE => {
             let mut rng = DrivenRng::new(transport, &setup, listener);
             go(rng.as_mut().map(|rng| rng as _).map_err(|error| *error))
+        }
+        balloon::DEVICE_TYPE => {
+            let mut balloon = DrivenBalloon::new(transport, &setup, listener);
+            go(balloon.as_mut().map(|own| own as _).map_err(|error| *error))
         }
         other => Err(format!("there is no driver for device type {other}")),
     }

@@ -202,6 +202,11 @@ impl<'m> Listener<'m> {
         Ok(())
     }
 
+    /// The machine's clock.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// The mode.
     pub fn mode(&self) -> Mode {
         self.mode

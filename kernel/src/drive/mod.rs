@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use doorbell::device::{blk, console, net, rng};
+use doorbell::device::{balloon, blk, console, net, rng};
 use doorbell::mmio::MmioRegion;
 use doorbell::port::X86Ports;
 use doorbell::transport::mmio::Mmio;
@@ -23,6 +23,7 @@ use crate::platform::dma::KernelMmio;
 use crate::platform::virtio_mmio::Slot;
 use crate::record::Place;
 
+mod ballooning;
 mod disk;
 mod driven;
 mod entropy;
@@ -64,19 +65,7 @@ pub enum Way {
 impl Unit {
     /// The device type's name, as QEMU has it.
     pub fn name(&self) -> String {
-        match self.device_type {
-            net::DEVICE_TYPE => "virtio-net".into(),
-            blk::DEVICE_TYPE => "virtio-blk".into(),
-            console::DEVICE_TYPE => "virtio-console".into(),
-            rng::DEVICE_TYPE => "virtio-rng".into(),
-            5 => "virtio-balloon".into(),
-            8 => "virtio-scsi".into(),
-            9 => "virtio-9p".into(),
-            16 => "virtio-gpu".into(),
-            18 => "virtio-input".into(),
-            19 => "virtio-vsock".into(),
-            other => format!("virtio type {other}"),
-        }
+        type_name(self.device_type)
     }
 
     /// Whether this kernel has a driver for it.
@@ -87,6 +76,23 @@ impl Unit {
     /// Where it is, for people.
     pub fn at(&self) -> &str {
         self.place.at()
+    }
+}
+
+/// A device type's name, as QEMU has it.
+pub fn type_name(device_type: u16) -> String {
+    match device_type {
+        net::DEVICE_TYPE => "virtio-net".into(),
+        blk::DEVICE_TYPE => "virtio-blk".into(),
+        console::DEVICE_TYPE => "virtio-console".into(),
+        rng::DEVICE_TYPE => "virtio-rng".into(),
+        balloon::DEVICE_TYPE => "virtio-balloon".into(),
+        8 => "virtio-scsi".into(),
+        9 => "virtio-9p".into(),
+        16 => "virtio-gpu".into(),
+        18 => "virtio-input".into(),
+        19 => "virtio-vsock".into(),
+        other => format!("virtio type {other}"),
     }
 }
 

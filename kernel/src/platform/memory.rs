@@ -55,25 +55,94 @@ impl fmt::Display for MemoryError {
 
 impl core::error::Error for MemoryError {}
 
+/// Where the heap turns when it has no block of a layout: gives some memory back to
+/// it, and says whether it did, so that the heap looks again. It takes none itself.
+pub type Relief<'a> = dyn Fn(Layout) -> bool + 'a;
+
 /// The kernel's heap. The image makes it the global allocator.
-pub struct KernelHeap(Mutex<Heap>);
+pub struct KernelHeap {
+    heap: Mutex<Heap>,
+    relief: Mutex<Option<HeldRelief>>,
+}
+
+/// A relief while [`KernelHeap::relieved_by`] lasts.
+#[derive(Clone, Copy)]
+struct HeldRelief(*const Relief<'static>);
+
+// SAFETY: it is called by who allocates, and this kernel has one CPU, whose
+// interrupt handlers do not.
+unsafe impl Send for HeldRelief {}
 
 /// The heap, empty until [`init`].
 #[cfg_attr(target_os = "none", global_allocator)]
-pub static HEAP: KernelHeap = KernelHeap(Mutex::new(Heap::empty()));
+pub static HEAP: KernelHeap = KernelHeap::new();
+
+impl KernelHeap {
+    const fn new() -> Self {
+        Self {
+            heap: Mutex::new(Heap::empty()),
+            relief: Mutex::new(None),
+        }
+    }
+
+    /// Runs `work`, during which the heap has a relief. One that it had before is
+    /// back afterwards.
+    pub fn relieved_by<R>(&self, relief: &Relief<'_>, work: impl FnOnce() -> R) -> R {
+        let held: *const Relief<'_> = relief;
+        // SAFETY: only the lifetime is another, and `Restore` takes the pointer away
+        // before that ends.
+        let held =
+            unsafe { core::mem::transmute::<*const Relief<'_>, *const Relief<'static>>(held) };
+        let _restore = Restore {
+            heap: self,
+            earlier: self.relief.lock().replace(HeldRelief(held)),
+        };
+        work()
+    }
+
+    /// Has memory given back for a block of this layout.
+    fn relieve(&self, layout: Layout) -> bool {
+        // Taken, so that a relief that wants memory itself has none.
+        let Some(held) = self.relief.lock().take() else {
+            return false;
+        };
+        // SAFETY: alive, or `Restore` would have taken it away.
+        let relieved = unsafe { (*held.0)(layout) };
+        *self.relief.lock() = Some(held);
+        relieved
+    }
+}
+
+/// Brings the heap's earlier relief back.
+struct Restore<'h> {
+    heap: &'h KernelHeap,
+    earlier: Option<HeldRelief>,
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        *self.heap.relief.lock() = self.earlier;
+    }
+}
 
 // SAFETY: `Heap` hands out disjoint blocks of the RAM it was given, and the
 // lock serves one caller at a time. No interrupt handler allocates.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let block = self.0.lock().allocate_first_fit(layout);
-        block.map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        loop {
+            let block = self.heap.lock().allocate_first_fit(layout);
+            match block {
+                Ok(block) => return block.as_ptr(),
+                Err(()) if self.relieve(layout) => {}
+                Err(()) => return core::ptr::null_mut(),
+            }
+        }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if let Some(block) = NonNull::new(block) {
             // SAFETY: the caller returns a block that `alloc` gave for `layout`.
-            unsafe { self.0.lock().deallocate(block, layout) };
+            unsafe { self.heap.lock().deallocate(block, layout) };
         }
     }
 }
@@ -92,7 +161,7 @@ pub struct HeapUse {
 
 /// How the heap stands.
 pub fn heap_use() -> HeapUse {
-    let heap = HEAP.0.lock();
+    let heap = HEAP.heap.lock();
     HeapUse {
         size: heap.size(),
         free: heap.free(),
@@ -113,7 +182,7 @@ pub fn init(boot: &'static BootInfo) -> Result<Range<u64>, MemoryError> {
         .map(|region| region.range());
     let range = largest_free(ram, boot.image()).ok_or(MemoryError::NoRam)?;
     BOOT_INFO.call_once(|| boot);
-    let mut heap = HEAP.0.lock();
+    let mut heap = HEAP.heap.lock();
     if heap.size() == 0 {
         // SAFETY: the memory map says that this is RAM, the boot code mapped it
         // writable, and `largest_free` leaves out the image.
@@ -257,6 +326,9 @@ fn is_firmware(mut map: impl Iterator<Item = MemoryRegion>, physical: u64, lengt
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::vec;
+
     use super::*;
 
     /// Each piece of RAM as its start and end.
@@ -323,6 +395,45 @@ mod tests {
         // SAFETY: the pages are this test's own.
         let bytes = unsafe { core::slice::from_raw_parts(pages.as_ptr().as_ptr(), pages.size()) };
         assert!(bytes.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn relief_is_asked_until_it_has_nothing_more() {
+        const BLOCK: usize = 4096;
+        let block = |blocks| Layout::from_size_align(blocks * BLOCK, 16).unwrap();
+        let mut memory = vec![0u128; 4 * BLOCK / 16];
+        let heap = KernelHeap::new();
+        // SAFETY: the memory is this test's own, and outlives the heap's use.
+        unsafe { heap.heap.lock().init(memory.as_mut_ptr().cast(), 4 * BLOCK) };
+        // SAFETY: the layouts have a size; blocks go back with their layout.
+        let alloc = |blocks| unsafe { heap.alloc(block(blocks)) };
+        let held = RefCell::new([alloc(1), alloc(1), alloc(1)].to_vec());
+        let asked = Cell::new(0);
+        let relief = |layout: Layout| {
+            asked.set(asked.get() + 1);
+            assert_eq!(layout, block(2));
+            // It cannot be relieved itself.
+            assert!(alloc(2).is_null());
+            let Some(last) = held.borrow_mut().pop() else {
+                return false;
+            };
+            // SAFETY: as above.
+            unsafe { heap.dealloc(last, block(1)) };
+            true
+        };
+        assert!(alloc(2).is_null());
+        heap.relieved_by(&relief, || {
+            assert!(!alloc(1).is_null(), "there is one left");
+            assert_eq!(asked.get(), 0);
+            assert!(!alloc(2).is_null());
+            assert_eq!((asked.get(), held.borrow().len()), (2, 1));
+            heap.relieved_by(&|_| false, || assert!(alloc(2).is_null()));
+            assert_eq!(asked.get(), 2);
+            assert!(alloc(2).is_null());
+            assert_eq!((asked.get(), held.borrow().len()), (4, 0));
+        });
+        assert!(alloc(2).is_null());
+        assert_eq!(asked.get(), 4);
     }
 
     #[test]

@@ -16,6 +16,8 @@ fn main() {
 extern crate alloc;
 
 #[cfg(target_os = "none")]
+mod balloon;
+#[cfg(target_os = "none")]
 mod bench;
 #[cfg(target_os = "none")]
 mod blk;
@@ -90,6 +92,7 @@ mod bare_metal {
                 device::net::DEVICE_TYPE => crate::net::test,
                 device::console::DEVICE_TYPE => crate::console::test,
                 device::rng::DEVICE_TYPE => crate::rng::test,
+                device::balloon::DEVICE_TYPE => crate::balloon::test,
                 _ => continue,
             };
             for way in drive::ways(&machine, unit) {

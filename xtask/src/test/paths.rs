@@ -73,6 +73,14 @@ pub(super) const KINDS: &[Kind] = &[
         msix: true,
         timed: false,
     },
+    Kind {
+        group: Group::Balloon,
+        prefix: "balloon",
+        name: "virtio-balloon",
+        several_queues: true,
+        msix: false,
+        timed: false,
+    },
 ];
 
 /// The kinds that a machine has.
@@ -243,7 +251,8 @@ mod tests {
             let paths = of(kind, Machine::Q35, 2);
             let window = paths.iter().any(|path| path.notify == CONFIG_WINDOW);
             assert_eq!(window, !kind.several_queues, "{}", kind.name);
-            assert_eq!(paths.len(), if window { 16 } else { 12 });
+            let modes = if kind.msix { 4 } else { 2 };
+            assert_eq!(paths.len(), modes * if window { 4 } else { 3 });
         }
     }
 

@@ -142,11 +142,14 @@ fn what_is_negotiated() {
         let balloon = rig.start(statistics).unwrap();
         assert_eq!(balloon.features(), expected | Features::VERSION_1);
         assert_eq!(balloon.queues(), queues);
+        assert!(balloon.may_deflate_on_oom());
         assert_eq!(rig.device.rang(2), queues == 3, "first statistics");
     }
     let mut balloon = rig.start(NO_STATISTICS).unwrap();
     let error = balloon.reset_queue(0, &mut Polls(1));
     assert_eq!(error, Err(DeviceError::Unsupported));
+    let rig = Rig::new(&dma, MODERN, |_| ());
+    assert!(!rig.start(NO_STATISTICS).unwrap().may_deflate_on_oom());
 }
 
 #[test]

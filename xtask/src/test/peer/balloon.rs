@@ -6,7 +6,8 @@
 //! | `balloon-is` | `bytes` | once QEMU says that the guest has so much |
 //! | `guest-stats` | `NAME` as QEMU has it, e.g. `stat-free-memory` | the next statistics, as JSON, if those given are right |
 //!
-//! QEMU asks for statistics once a second, and the guest must answer it while it waits.
+//! QEMU asks for statistics at once and then once a second, and the guest must answer it
+//! while it waits. Afterwards QEMU asks for none.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -71,19 +72,21 @@ fn statistics(ask: &Ask<'_>, qmp: &mut Qmp, id: &str) -> Answer {
         let arguments = json!({"path": path, "property": property});
         qmp.execute("qom-get", arguments).map_err(said)
     };
-    if get(qmp, "guest-stats-polling-interval")? != INTERVAL {
+    let every = |qmp: &mut Qmp, seconds: u64| {
         let arguments = json!({
-            "path": path, "property": "guest-stats-polling-interval", "value": INTERVAL,
+            "path": path, "property": "guest-stats-polling-interval", "value": seconds,
         });
-        qmp.execute("qom-set", arguments).map_err(said)?;
-    }
+        qmp.execute("qom-set", arguments).map_err(said)
+    };
     let updated = |answer: &Value| answer["last-update"].as_u64();
     let before = updated(&get(qmp, "guest-stats")?);
+    every(qmp, INTERVAL)?;
     let answer = until(LIMIT, || {
         let answer = get(qmp, "guest-stats")?;
         Ok((updated(&answer) > before, answer))
-    })?;
-    let answer = answer.map_err(|_| "no statistics came from the guest".to_owned())?;
+    });
+    every(qmp, 0)?;
+    let answer = answer?.map_err(|_| "no statistics came from the guest".to_owned())?;
     let stats = &answer["stats"];
     for (name, value) in ask.others() {
         if stats[name] != *value {
@@ -155,15 +158,16 @@ mod tests {
         let told = answer(r#""action":"guest-stats","bdf":"a","stat-free-memory":7000"#);
         assert_eq!(told, Ok(r#"{"stat-free-memory":7000}"#.into()));
         let log = log.lock().unwrap();
-        let set = log
+        let set: Vec<_> = log
             .iter()
-            .find(|(command, _)| command == "qom-set")
-            .unwrap();
-        assert_eq!(
-            set.1,
+            .filter(|(command, _)| command == "qom-set")
+            .map(|(_, arguments)| arguments.clone())
+            .collect();
+        let every = |seconds: u64| {
             json!({"path": "/machine/peripheral/balloon0",
-                "property": "guest-stats-polling-interval", "value": 1})
-        );
+                "property": "guest-stats-polling-interval", "value": seconds})
+        };
+        assert_eq!(set, [every(1), every(0)]);
     }
 
     #[test]
