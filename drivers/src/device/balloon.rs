@@ -174,8 +174,8 @@ impl<T: Transport, D: Dma + Clone> Balloon<T, D> {
     /// [`DeviceError::Queue`] once the device was given up.
     pub fn target(&mut self) -> Result<u32, DeviceError> {
         let target = transport::read_config_u32(self.link.live()?, offset::NUM_PAGES, 4)?;
-        // So it reads where there is no device.
-        if target == u32::MAX {
+        // So it reads where there is no device: ones, or zeros.
+        if matches!(target, 0 | u32::MAX) {
             self.link.health()?;
         }
         Ok(target)

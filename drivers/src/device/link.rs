@@ -364,11 +364,13 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
         if self.state != State::Live {
             return;
         }
+        // Where nothing answers, zeros may be read, which look like a finished reset.
+        let gone = matches!(self.health(), Err(DeviceError::Gone));
         self.state = State::Lost;
         for channel in self.channels.iter_mut() {
             channel.queue.abandon();
         }
-        if reset(&mut self.transport) {
+        if reset(&mut self.transport) && !gone {
             // SAFETY: a device that was reset accesses nothing (2.4.1).
             unsafe { self.take_all() };
         }

@@ -525,10 +525,11 @@ impl<D: Dma> Ring for SplitRing<D> {
     }
 
     fn set_interrupts(&mut self, wanted: bool) {
+        // A queue that was reset is given again as it was asked for meanwhile.
+        self.interrupts = wanted;
         if self.broken {
             return;
         }
-        self.interrupts = wanted;
         // With VIRTIO_F_EVENT_IDX the flag must stay 0, and `used_event` speaks
         // (2.7.7.1).
         if self.event_idx {

@@ -57,6 +57,31 @@ impl IsrStatus {
                 bits as u8
             }
         };
-        IsrBits::from_bits_truncate(bits)
+        // Where nothing answers all bits are read as ones: no interrupt of this
+        // device's, which has two (4.1.4.5).
+        let known = IsrBits::QUEUE_INTERRUPT | IsrBits::DEVICE_CONFIGURATION_INTERRUPT;
+        if bits & !known.bits() == 0 {
+            IsrBits::from_bits_retain(bits)
+        } else {
+            IsrBits::empty()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::NonNull;
+
+    use super::*;
+    use crate::mmio::MmioRegion;
+
+    #[test]
+    fn a_device_that_is_gone_claims_no_interrupt() {
+        for (mut byte, bits) in [(0u8, 0), (1, 1), (2, 2), (3, 3), (0xff, 0)] {
+            // SAFETY: the byte outlives the handle.
+            let region = unsafe { MmioRegion::new(NonNull::from(&mut byte), 1) };
+            let isr = IsrStatus::byte(region.registers(0).unwrap());
+            assert_eq!(isr.take().bits(), bits);
+        }
     }
 }

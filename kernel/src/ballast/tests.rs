@@ -80,7 +80,7 @@ impl<'d> Rig<'d> {
     fn new(lent: &'d Lent, own: u64) -> Self {
         let options = Options {
             device_type: 5,
-            features: Features::VERSION_1 | Features::from_bits_retain(own.into()),
+            features: Features::VERSION_1 | Features::from_bits_retain(own),
             queues: vec![8, 8, 8],
             config: vec![0; 8],
             ..Options::default()

@@ -119,16 +119,17 @@ fn to_handler(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<u64, S
     publish(driven)?;
     let queue = driven.queue();
     let notifier = queue.notifier();
-    let mut before = listener.queue_interrupts();
     let mut deadline = listener.bring_up();
     let start = listener.let_in(|| {
+        // What was still on its way came in when it was let in.
+        let mut before = listener.queue_interrupts();
         let start = tsc::start();
         notifier.notify();
         loop {
             for _ in 0..LOOKS {
                 let now = listener.queue_interrupts();
                 if now != before {
-                    if queue.has_used() {
+                    if queue.has_used() && listener.entered() > start {
                         return Some(start);
                     }
                     // It was another queue's.

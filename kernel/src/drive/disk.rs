@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 
 use doorbell::device::blk::{self, Blk, Request};
 use doorbell::device::{DeviceError, Driver, Setup};
@@ -50,13 +51,12 @@ impl Driven for DrivenBlk<'_> {
 
     fn exercise(&mut self, listener: &Listener<'_>) -> Result<String, DeviceError> {
         let info = self.blk.info();
-        let mut data = [0; 8 * blk::SECTOR];
-        let len = data
-            .len()
-            .min((info.capacity as usize).saturating_mul(blk::SECTOR));
+        // A device may refuse less than a block.
+        let most = (info.capacity as usize).saturating_mul(blk::SECTOR);
+        let len = most.min((8 * blk::SECTOR).max(info.block_size as usize));
         if len > 0 {
-            self.blk
-                .read(0, &mut data[..len], &mut listener.patience())?;
+            let mut data = vec![0; len];
+            self.blk.read(0, &mut data, &mut listener.patience())?;
         }
         let id = match self.blk.device_id(&mut listener.patience()) {
             Ok(id) => text(&id),

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use doorbell::device::console::{self, Console};
 use doorbell::device::{DeviceError, Driver, Setup};
 use doorbell::transport::Transport;
+use doorbell::virtio::Wait;
 
 use super::Listener;
 use super::driven::{Driven, Spare, spare};
@@ -74,7 +75,8 @@ impl Driven for DrivenConsole<'_> {
         let line = b"doorbell was here\r\n";
         self.console
             .write_all(self.port, line, &mut listener.patience())?;
-        while self.console.poll_event()?.is_some() {}
+        let mut patience = listener.bring_up();
+        while self.console.poll_event()?.is_some() && patience.again() {}
         let ports = self.console.ports().map(|(number, port)| {
             let kind = if port.is_console() { "console" } else { "data" };
             let host = match port.is_host_open() {

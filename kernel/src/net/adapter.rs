@@ -142,7 +142,8 @@ impl<T: Transport, D: Dma + Clone> Wire for Adapter<T, D> {
     }
 
     fn receive(&mut self) -> Option<Arrived<D>> {
-        loop {
+        // No more than there are buffers, so that a flood of such frames ends.
+        for _ in 0..FRAMES {
             let (arrived, mut following) = self.next()?;
             if following == 0 {
                 return Some(arrived);
@@ -156,6 +157,7 @@ impl<T: Transport, D: Dma + Clone> Wire for Adapter<T, D> {
                 self.post(arrived.buffer);
             }
         }
+        None
     }
 
     fn recycle(&mut self, frame: Arrived<D>) {

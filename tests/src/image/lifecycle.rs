@@ -39,7 +39,7 @@ pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine, units: &[Unit], wi
             });
             runner.run(format_args!("{path}/reset of a queue"), || {
                 if unit.device_type == balloon::DEVICE_TYPE {
-                    skip!("the driver of a balloon does not let its queues be reset");
+                    return skip("the driver of a balloon does not let its queues be reset");
                 }
                 this.with(Mode::Polling, drive::FEATURES, reset_queue)
             });

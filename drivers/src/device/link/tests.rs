@@ -239,6 +239,13 @@ fn a_device_that_forgot_its_driver_is_gone() {
     assert_eq!(link.health(), Err(DeviceError::Gone));
     let error = link.wait(0, &mut Polls(3)).err();
     assert_eq!(error, Some(DeviceError::Gone));
+    // Zeros are no word of a device's that it let go: nothing comes back of them.
+    assert_eq!(link.pop(0).err(), Some(QueueError::Broken.into()));
+    assert!(!link.close());
+    device.unplug();
+    // SAFETY: a fake that was unplugged accesses nothing.
+    unsafe { link.unplugged() };
     assert!(link.pop(0).unwrap().unwrap().written.is_none());
-    assert_eq!(link.health(), Ok(()), "it was reset now");
+    drop(link);
+    assert_eq!(dma.live(), 0);
 }

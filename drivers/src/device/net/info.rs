@@ -129,8 +129,8 @@ impl<T: Transport, D: Dma + Clone> Net<T, D> {
             return Ok(true);
         }
         let status = transport::read_config_u32(self.link.transport(), config::STATUS, 2)?;
-        // A device that is gone reads as all ones.
-        if status == u16::MAX.into() {
+        // A device that is gone reads as all ones, or zeros.
+        if status == u16::MAX.into() || status == 0 {
             self.link.health()?;
         }
         Ok(S::from_bits_retain((status as u16).into()).contains(S::LINK_UP))

@@ -101,7 +101,7 @@ impl Case {
             all_aborted(&mut blk, &requests)?;
         } else {
             // SAFETY: what the driver accesses from here on is nobody's, and what it
-            // reads are ones: it is about to find out.
+            // reads are ones or zeros: it is about to find out.
             unsafe { bay.power_off(machine, witness) }?;
             let health = blk.health();
             ensure!(health == Err(DeviceError::Gone), "it says {health:?}");
