@@ -107,7 +107,7 @@ pub(crate) fn each(
 }
 
 /// Whether there is time for the set of features with this index.
-pub(crate) fn has_time(machine: &Machine, set: usize) -> Result<(), &'static str> {
+fn has_time(machine: &Machine, set: usize) -> Result<(), &'static str> {
     if set > 0 && machine.world.is_emulated() {
         return Err("each instruction is emulated: one set of features has to do");
     }

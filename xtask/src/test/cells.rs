@@ -185,13 +185,22 @@ impl Cell {
         })
     }
 
+    /// What it has. Where KVM emulates the CPU, two kinds have to do.
+    fn groups(&self) -> Vec<Group> {
+        if self.accelerator == Accelerator::Kvm && !hardware_virtualization() {
+            vec![Group::Disks, Group::Entropy, Group::Testdev]
+        } else {
+            self.set.groups()
+        }
+    }
+
     pub(super) fn options(&self) -> Options {
         Options {
             machine: self.machine,
             firmware: self.firmware,
             accelerator: self.accelerator,
             memory: MEMORY,
-            groups: self.set.groups(),
+            groups: self.groups(),
             doorbells: self.set.doorbells(),
             network: Network::Socket,
             mmio_version: self.mmio_version,
