@@ -81,7 +81,10 @@ fn first(
     let mut wire = Wire::new(net, session);
     let mergeable = wire.net.info().mergeable;
     let mut run = |name: &str, test: fn(&mut Wire<'_, '_>) -> Outcome| {
-        session.run(runner, name, || test(&mut wire));
+        session.run(runner, name, || {
+            wire.begin();
+            test(&mut wire)
+        });
     };
     run("says what it is", says);
     run("takes receive buffers", post);

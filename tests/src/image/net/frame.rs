@@ -1,4 +1,4 @@
-//! The frames that these tests send: each says which it is, and of which session.
+//! The frames that these tests send: each says which it is, and of which test.
 
 use core::ops::Range;
 
@@ -22,21 +22,21 @@ const SENT: [u8; 2] = [0x88, 0xb6];
 pub(super) const SHORTEST: usize = 60;
 pub(super) const LONGEST: usize = 1514;
 
-/// The parts of a frame. The payload begins with the session's number and the frame's
+/// The parts of a frame. The payload begins with the stamp's number and the frame's
 /// own; what is left is a stream that both begin.
 const TO: Range<usize> = 0..6;
 const FROM: Range<usize> = 6..12;
 const ETHERTYPE: Range<usize> = 12..ETHERNET_HEADER;
-const SESSION: Range<usize> = 14..22;
+const STAMP: Range<usize> = 14..22;
 const NUMBER: Range<usize> = 22..30;
 const REST: usize = NUMBER.end;
 
-/// What tells the frames of one session, from a device's coming up to its reset, from
-/// those of another: what was under way at the reset comes after it.
+/// What tells the frames of one test from those of another: what was under way when the
+/// device was reset comes after that.
 #[derive(Clone, Copy)]
 pub(super) struct Stamp(u64);
 
-/// What a frame of a session has to be.
+/// What a frame has to be.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) number: u64,
@@ -46,12 +46,12 @@ pub(super) struct Wanted {
 }
 
 impl Stamp {
-    /// One that no other session has: the time.
+    /// One that no other test has: the time.
     pub(super) fn new() -> Self {
         Self(tsc::start())
     }
 
-    /// A seed for what the host sends in this session.
+    /// A seed for what the host sends.
     pub(super) fn seed(self) -> u64 {
         self.0
     }
@@ -62,7 +62,7 @@ impl Stamp {
         frame[TO].copy_from_slice(&wanted.to);
         frame[FROM].copy_from_slice(&wanted.from);
         frame[ETHERTYPE].copy_from_slice(&ECHOED);
-        frame[SESSION].copy_from_slice(&self.0.to_le_bytes());
+        frame[STAMP].copy_from_slice(&self.0.to_le_bytes());
         frame[NUMBER].copy_from_slice(&number);
         pattern::fill(Self::at(wanted.number), self.0, &mut frame[REST..]);
     }
@@ -72,15 +72,15 @@ impl Stamp {
         number << 20
     }
 
-    /// The number of a frame, if it is one of this session's.
+    /// The number of a frame, if it is one of these.
     pub(super) fn number(self, frame: &[u8]) -> Option<u64> {
         let ours = frame.get(ETHERTYPE) == Some(&ECHOED[..])
-            && frame.get(SESSION) == Some(&self.0.to_le_bytes()[..]);
+            && frame.get(STAMP) == Some(&self.0.to_le_bytes()[..]);
         let number = frame.get(NUMBER).filter(|_| ours)?;
         Some(u64::from_le_bytes(number.try_into().ok()?))
     }
 
-    /// Checks every byte of a frame of this session's.
+    /// Checks every byte of a frame.
     pub(super) fn check(self, wanted: Wanted, frame: &[u8]) -> Outcome {
         let Wanted {
             number,

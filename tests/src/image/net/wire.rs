@@ -59,6 +59,12 @@ impl<'a, 't> Wire<'a, 't> {
         }
     }
 
+    /// Begins anew: what one test that failed left under way is nothing to the next.
+    pub(super) fn begin(&mut self) {
+        self.stamp = Stamp::new();
+        self.frame.clear();
+    }
+
     /// Brings the device up once more.
     pub(super) fn open(
         transport: &'t mut dyn Transport,
