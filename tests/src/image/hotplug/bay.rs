@@ -102,7 +102,7 @@ impl Bay {
 
     /// Has the host ask for the disk.
     pub(super) fn ask_for(&mut self, machine: &Machine, witness: &Witness) -> Outcome {
-        // SAFETY: the port is this kernel's, as all are here.
+        // SAFETY: the port is this kernel's.
         unsafe { self.slot.take_events() };
         self.ask(witness, "unplug")?;
         let button = SlotEvents::ATTENTION_BUTTON_PRESSED;
@@ -134,14 +134,14 @@ impl Bay {
     /// Has the host put the disk in, and switches the slot on.
     pub(super) fn put_in(&mut self, machine: &mut Machine, witness: &Witness) -> Outcome {
         ensure!(!self.slot.is_occupied(), "there is one already");
-        // SAFETY: as above.
+        // SAFETY: the port is this kernel's.
         unsafe { self.slot.take_events() };
         self.ask(witness, "plug")?;
         let events = SlotEvents::ATTENTION_BUTTON_PRESSED | SlotEvents::PRESENCE_DETECT_CHANGED;
         self.take(events, machine.clock.patience())?;
         ensure!(self.slot.is_occupied(), "the slot is empty");
         ensure!(!self.slot.is_powered(), "the slot has power already");
-        // SAFETY: as above.
+        // SAFETY: the port is this kernel's.
         unsafe { self.slot.power_on(&mut machine.clock.patience()) }?;
         ensure!(self.slot.is_powered(), "the slot has no power");
         let indicator = self.slot.power_indicator();
@@ -160,7 +160,7 @@ impl Bay {
             let events = self.slot.events();
             ensure!(wait.again(), "{expected:?} is not in {events:?}");
         }
-        // SAFETY: as above.
+        // SAFETY: the port is this kernel's.
         unsafe { self.slot.take_events() };
         let left = self.slot.events();
         ensure!(left.is_empty(), "{left:?} does not go");

@@ -15,6 +15,8 @@ use doorbell_kernel::platform::dma::KernelDma;
 use doorbell_tests::{Outcome, Stop, ensure};
 
 use super::bay::Bay;
+use crate::blk::HOST_SEED;
+use crate::pattern;
 use crate::witness::Witness;
 
 /// Requests that the device was told of when it goes, and that it was not told of.
@@ -100,14 +102,16 @@ impl Case {
             ensure!(blk.close(), "the device did not reset");
             all_aborted(&mut blk, &requests)?;
         } else {
-            // SAFETY: what the driver accesses from here on is nobody's, and what it
-            // reads are ones or zeros: it is about to find out.
+            // SAFETY: the driver accesses the disk still, which is to be found out: what
+            // it reads is made up, and what it writes goes nowhere.
             unsafe { bay.power_off(machine, witness) }?;
             let health = blk.health();
             ensure!(health == Err(DeviceError::Gone), "it says {health:?}");
             match self.removal {
                 Removal::WaitedFor => waits(&mut blk, machine, listener)?,
-                _ => gone(&mut blk, machine, listener, &requests)?,
+                Removal::Orderly | Removal::Surprise => {
+                    gone(&mut blk, machine, listener, &requests)?
+                }
             }
         }
         witness.rang(&unit, rang);
@@ -129,7 +133,12 @@ impl Case {
 fn works(blk: &mut Driver<'_>, listener: &Listener<'_>) -> Outcome {
     let mut data = [0; SECTOR];
     blk.read(0, &mut data, &mut listener.patience())?;
-    crate::pattern::check(0, crate::blk::HOST_SEED, &data)
+    check(0, &data)
+}
+
+/// Checks what was read from a sector that nobody wrote.
+fn check(sector: u64, data: &[u8]) -> Outcome {
+    pattern::check(sector * SECTOR as u64, HOST_SEED, data)
 }
 
 /// Reads, of which the device is told of the first few only.
@@ -179,6 +188,9 @@ fn gone(
             let place = place.ok_or_else(|| Stop::failed("it was not in flight"))?;
             ensure!(place < TOLD && !back[place], "request {place} came back");
             back[place] = true;
+            let buffer = done.request.into_buffer();
+            let buffer = buffer.ok_or_else(|| Stop::failed("it has no buffer"))?;
+            check(place as u64, &buffer)?;
         }
         if !wait.again() {
             break;
