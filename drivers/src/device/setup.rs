@@ -9,7 +9,8 @@ pub struct Setup {
     /// allows. A legacy device fixes the size of each queue.
     pub queue_size: u16,
     /// How many request queues, or pairs of queues, are used at the most, where a
-    /// device can have several.
+    /// device can have several. Of a console it counts ports, and more than one asks for
+    /// VIRTIO_CONSOLE_F_MULTIPORT.
     pub queues: u16,
     /// The generic features that are accepted, where they are offered. A driver
     /// adds what it knows of its own kind of device.
