@@ -49,7 +49,7 @@ fn q35_has_both_kinds_of_place_for_each_kind_of_device() {
             "virtio-rng-pci,id=rng1,ioeventfd=on,rng=entropy,bus=bridge2 ",
             "pci-testdev,id=testdev,bus=pcie.0",
             "virtio-net-pci,id=net0,ioeventfd=on,netdev=netdev0,mac=52:54:00:db:00:00,bus=pcie.0",
-            "netdev=netdev1,mac=52:54:00:db:00:01,bus=bridge3 ",
+            "netdev=netdev1,mac=52:54:00:db:00:01,mrg_rxbuf=off,ctrl_mac_addr=off,mq=on,host_mtu=4000,bus=bridge3 ",
             "virtio-serial-pci,id=con0,ioeventfd=on,max_ports=8,bus=pcie.0",
             "virtio-serial-pci,id=con1,ioeventfd=on,max_ports=8,bus=bridge4 ",
             "-chardev socket,id=con0-console,server=on,wait=off,path=/o,,ut/con0-console.sock",
