@@ -5,7 +5,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use doorbell::device::{DeviceError, balloon};
+use doorbell::device::{DeviceError, net};
 use doorbell::transport::{Interface, TransportError};
 use doorbell::virtio::{Features, Wait};
 use doorbell_kernel::drive::{self, Driven, Listener, Mode, Unit, Way};
@@ -42,8 +42,12 @@ pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine, units: &[Unit], wi
                 this.with(Mode::Polling, drive::FEATURES, reset)
             });
             runner.run(format_args!("{path}/reset of a queue"), || {
-                if unit.device_type == balloon::DEVICE_TYPE {
-                    return skip("the driver of a balloon does not let its queues be reset");
+                // QEMU 7.2's other devices may finish into a queue that was reset what
+                // they had begun before.
+                if unit.device_type != net::DEVICE_TYPE {
+                    return skip(
+                        "of QEMU's devices only the network adapter resets a queue wholly",
+                    );
                 }
                 this.with(Mode::Polling, drive::FEATURES, reset_queue)
             });
