@@ -1,5 +1,5 @@
 //! `cargo xtask test`: one table of cases, each with its own folder of logs in
-//! `target/doorbell/test/`. [`host`] runs cargo's tests, [`guest`] boots the
+//! `target/doorbell/test/`; `report.txt` there names each check that was skipped. [`host`] runs cargo's tests, [`guest`] boots the
 //! guest tests on all [`cells`] with [`witness`]es and [`peer`]s, [`tool`] tries this
 //! tool on bad worlds.
 
@@ -17,10 +17,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use self::report::Report;
+use self::report::{Report, Total};
 use crate::image::{self, Image, KERNEL, Package, TESTS};
 use crate::qemu::launch::interrupted;
 use crate::say::Progress;
@@ -132,7 +133,7 @@ pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
     let interrupted = interrupted()?;
     let world = World::new(args, &cases)?;
     let progress = Progress::start(format!("{} test cases", cases.len()));
-    let total = Mutex::new(Report::default());
+    let total = Mutex::new(Total::default());
     let running = Mutex::new(Vec::<String>::new());
     let show = || {
         progress.update(lock(&running).join(", "));
@@ -142,11 +143,13 @@ pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
         lock(&running).push(name.to_owned());
         show();
         progress.begin(name);
-        let report = world.run(case);
+        let begun = Instant::now();
+        let mut report = world.run(case);
+        report.took = begun.elapsed();
         lock(&running).retain(|other| other != name);
         show();
         progress.print(report.lines(name));
-        lock(&total).add(report);
+        lock(&total).add(name, &report);
     };
 
     let (alone, together): (Vec<&Case>, Vec<&Case>) =
@@ -171,7 +174,7 @@ pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
         bail!("interrupted");
     }
     let total = lock(&total);
-    println!("{}", total.total());
+    println!("{}", total.lines());
     Ok(if total.is_success() {
         ExitCode::SUCCESS
     } else {
@@ -253,11 +256,16 @@ impl World {
             Job::Tool(case) => tool::run(case, self, &folder),
             Job::Http(case) => http::run(case, self, &folder),
         });
-        result.unwrap_or_else(|error| {
+        let mut report = result.unwrap_or_else(|error| {
             let mut report = Report::default();
             report.fail("", format!("{error:#}"));
             report
-        })
+        });
+        let file = folder.join("report.txt");
+        if let Err(error) = std::fs::write(&file, report.in_full(&case.name)) {
+            report.fail("", format!("cannot write {}: {error}", file.display()));
+        }
+        report
     }
 }
 

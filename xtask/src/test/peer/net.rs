@@ -82,13 +82,23 @@ impl Nets {
 
     pub(crate) fn answer(&mut self, ask: &Ask<'_>, qmp: &mut Qmp) -> Answer {
         let id = ask.device()?;
-        let adapter = self.adapters.iter_mut().find(|adapter| adapter.id == id);
-        let adapter = adapter.ok_or_else(|| format!("{id} is no network adapter"))?;
-        let wire = adapter.wire.as_ref();
-        let wire = wire.ok_or_else(|| format!("{id} is not connected"));
+        // QEMU answers these for any adapter, whatever its back end.
         match ask.action() {
-            "net-moved" => wire?.moved(ask.number("frames")?),
-            "net-send" => wire?.send(Frames {
+            "net-link" => {
+                let arguments = json!({"name": id, "up": ask.flag("up")?});
+                let done = qmp.execute("set_link", arguments);
+                return done.map(|_| String::new()).map_err(|e| e.to_string());
+            }
+            "rx-filter" => return rx_filter(ask, qmp, id),
+            _ => {}
+        }
+        let adapter = self.adapters.iter_mut().find(|adapter| adapter.id == id);
+        let adapter = adapter.ok_or_else(|| format!("no wire of {id} ends here"))?;
+        let wire = adapter.wire.as_ref();
+        let wire = wire.ok_or_else(|| format!("{id} is not connected"))?;
+        match ask.action() {
+            "net-moved" => wire.moved(ask.number("frames")?),
+            "net-send" => wire.send(Frames {
                 to: match ask.optional("to", Ask::text)? {
                     Some(text) => mac(text)?,
                     None => adapter.mac,
@@ -98,13 +108,8 @@ impl Nets {
                 bytes: ask.number("bytes")?,
                 seed: ask.number("seed")?,
             }),
-            "net-sent" => wire?.sent(),
-            "net-link" => {
-                let arguments = json!({"name": id, "up": ask.flag("up")?});
-                let done = qmp.execute("set_link", arguments);
-                done.map(|_| String::new()).map_err(|e| e.to_string())
-            }
-            _ => rx_filter(ask, qmp, id),
+            "net-sent" => wire.sent(),
+            other => Err(format!("{other:?} is no action of a network's peer")),
         }
     }
 }
