@@ -11,7 +11,8 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
-use crate::{println, results};
+use crate::platform::serial;
+use crate::results;
 
 /// The version of all records.
 const VERSION: u8 = 1;
@@ -402,7 +403,7 @@ impl Record<'_> {
     /// Prints the record, and keeps it among the [`results`].
     pub fn emit(&self) {
         let json = self.to_json();
-        println!("@{json}");
+        serial::write(format_args!("@{json}\n"));
         let lasting = matches!(self, Self::Boot { .. } | Self::World { .. });
         results::keep(json, lasting);
     }

@@ -12,6 +12,7 @@ use crate::platform::json::Escaped;
 use crate::platform::{memory, serial};
 use crate::println;
 use crate::record::Record;
+use crate::terminal;
 
 /// Sets the kernel up: exceptions, the console, the heap, and then the machine.
 /// The first record goes out before anything that takes time.
@@ -66,7 +67,7 @@ fn fail(what: &str, message: impl Display) -> ! {
 /// Ends a run after a panic, which may have had the heap or the console locked.
 pub fn panicked(info: &PanicInfo<'_>) -> ! {
     arch::interrupt::disable();
-    serial::take_over();
+    terminal::take_over();
     println!("\n{info}");
     error_record("panic", info);
     exit(ExitCode::Panic)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::image::{self, Image, KERNEL};
-use crate::qemu::devices::{self, Doorbells, Group, Network};
+use crate::qemu::devices::{self, Doorbells, Group, Network, PORTS};
 use crate::qemu::host::{self, Choice, QEMU, find_qemu};
 use crate::qemu::launch::{Echo, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
@@ -118,10 +118,10 @@ impl RunArgs {
 
     /// Where input comes from, and how long the guest may be silent.
     fn manners(&self, guest: &str) -> (Input, Option<Duration>) {
-        let input = if ends_with_shell(guest) {
-            Input::of_shell()
-        } else {
-            Input::Nothing
+        let input = match last_command(guest) {
+            Some("shell") => Input::of_shell(),
+            Some("console") => Input::of_console(),
+            _ => Input::Nothing,
         };
         // Nobody types against the clock, unless the clock was asked for.
         let default = (input != Input::Terminal).then_some(SILENCE_SECONDS);
@@ -129,20 +129,29 @@ impl RunArgs {
     }
 }
 
-/// Whether the last of the guest's commands is `shell`.
-fn ends_with_shell(guest: &str) -> bool {
-    let last = guest
-        .split(';')
-        .map(str::trim)
-        .rfind(|command| !command.is_empty());
-    last.and_then(|command| command.split_whitespace().next()) == Some("shell")
+/// The guest's commands, each as its words.
+fn commands(guest: &str) -> impl DoubleEndedIterator<Item = std::str::SplitWhitespace<'_>> {
+    let commands = guest.split(';').map(str::trim);
+    commands
+        .filter(|command| !command.is_empty())
+        .map(str::split_whitespace)
 }
 
-/// The port at which the guest serves HTTP, if one of its commands may do so: `net`,
-/// or `shell`, in which anything can be typed.
+/// The name of the guest's last command.
+fn last_command(guest: &str) -> Option<&str> {
+    commands(guest).next_back()?.next()
+}
+
+/// Whether one of the guest's commands may be the one of this name: in `shell`
+/// anything can be typed.
+fn may_run(guest: &str, name: &str) -> bool {
+    let named = commands(guest).any(|mut words| words.next() == Some(name));
+    named || last_command(guest) == Some("shell")
+}
+
+/// The port at which the guest serves HTTP, if one of its commands may be `net`.
 fn served_port(guest: &str) -> Option<u16> {
-    let mut commands = guest.split(';').map(str::split_whitespace);
-    let found = commands.find_map(|mut words| match words.next() {
+    let found = commands(guest).find_map(|mut words| match words.next() {
         Some("net") => {
             let mut ports = words.filter_map(|word| word.strip_prefix("port="));
             Some(
@@ -153,7 +162,7 @@ fn served_port(guest: &str) -> Option<u16> {
         }
         _ => None,
     });
-    found.or(ends_with_shell(guest).then_some(HTTP_PORT))
+    found.or(may_run(guest, "net").then_some(HTTP_PORT))
 }
 
 /// `cargo xtask run`; its exit status is the guest's verdict.
@@ -194,6 +203,13 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
         say::note(format!(
             "the guest's port {guest} is http://127.0.0.1:{host}/ while it serves, and \
              {host} of UDP its echo"
+        ));
+    }
+    if options.has(Group::Console) && may_run(&guest, "console") {
+        say::note(format!(
+            "while the guest's shell is on its console: socat -,raw,echo=0,escape=0x1d \
+             UNIX-CONNECT:{} (Ctrl-] leaves socat)",
+            files.port("con0", PORTS[0]).display()
         ));
     }
     let (input, silence) = args.manners(&guest);
@@ -244,12 +260,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_last_shell_gets_input() {
+    fn the_last_command_decides_about_input() {
         for shell in ["shell", "lspci; shell", "lspci;shell ;", " shell now"] {
-            assert!(ends_with_shell(shell), "{shell}");
+            assert_eq!(last_command(shell), Some("shell"), "{shell}");
         }
         for other in ["", "shell; lspci", "lspci", "lspci shell", "shellac"] {
-            assert!(!ends_with_shell(other), "{other}");
+            assert_ne!(last_command(other), Some("shell"), "{other}");
+        }
+    }
+
+    #[test]
+    fn in_a_shell_anything_can_be_typed() {
+        for guest in ["console", "lspci; console device=1 ;info", "lspci; shell"] {
+            assert!(may_run(guest, "console"), "{guest}");
+        }
+        for guest in ["", "lspci", "consoles", "lspci console"] {
+            assert!(!may_run(guest, "console"), "{guest}");
         }
     }
 

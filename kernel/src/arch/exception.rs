@@ -12,7 +12,7 @@ use super::backtrace;
 use super::exit::{ExitCode, exit};
 use super::idt::EXCEPTIONS;
 use crate::platform::json::Escaped;
-use crate::platform::serial;
+use crate::terminal;
 
 /// Where the stubs of exceptions go: stores the registers as [`Frame`] names
 /// them, and reports.
@@ -117,7 +117,7 @@ extern "C" fn report(frame: &Frame) -> ! {
     if REPORTING.swap(true, Ordering::Relaxed) {
         exit(ExitCode::Exception);
     }
-    serial::take_over();
+    terminal::take_over();
     let summary = Summary {
         frame,
         address: Cr2::read_raw(),

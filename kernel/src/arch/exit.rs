@@ -4,6 +4,7 @@ use doorbell::port::{IoSpace, X86Ports};
 
 use super::interrupt;
 use crate::platform::serial;
+use crate::terminal;
 
 /// Where the launcher puts the device (`-device isa-debug-exit,iobase=0xf4`).
 const PORT: u16 = 0xf4;
@@ -27,7 +28,7 @@ pub enum ExitCode {
 /// Without the device the CPU halts for good, and says so.
 pub fn exit(code: ExitCode) -> ! {
     interrupt::disable();
-    serial::take_over();
+    terminal::take_over();
     serial::flush();
     // SAFETY: nothing but the exit device answers at this port, if it is there.
     unsafe { X86Ports.write32(PORT, code as u32) };

@@ -12,10 +12,10 @@ use doorbell::device::{DeviceError, Driver as _};
 use doorbell::transport::{Interface, NotifyPath, Transport};
 use doorbell::virtio::Wait as _;
 
-use super::watch::{LOOK_EVERY, SerialWatch};
+use super::watch::{KeyWatch, LOOK_EVERY};
 use super::{Command, fail, number, pick};
 use crate::ballast::{self, Ballast, Followed, Pages};
-use crate::drive::{self, Listener, Mode, Unit, Way};
+use crate::drive::{self, Listener, Mode, Unit};
 use crate::machine::Machine;
 use crate::net::Watch as _;
 use crate::platform::dma::KernelDma;
@@ -71,7 +71,7 @@ fn run(machine: &Machine, options: &Options) -> Result<u32, String> {
     let named = |error: &dyn fmt::Display| format!("{} at {}: {error}", unit.name(), unit.at());
     let way = pick::choose(&drive::ways(machine, &unit), None);
     let way = way.map_err(|error| named(&error))?;
-    let opened = drive::open(machine, &unit, way, mode(machine, &unit, way));
+    let opened = drive::open(machine, &unit, way, pick::mode(machine, &unit, way));
     let mut opened = opened.map_err(|error| named(&error))?;
     let (path, listener) = (opened.path(), &opened.listener);
     let balloon = Balloon::new(
@@ -94,13 +94,6 @@ fn run(machine: &Machine, options: &Options) -> Result<u32, String> {
         println!("The device was reset: all pages are the guest's again.");
     }
     followed.map_err(|error| named(&error))
-}
-
-/// How the device is heard: by interrupts of its own, or those that it has.
-fn mode(machine: &Machine, unit: &Unit, way: Way) -> Mode {
-    let modes = drive::modes(machine, unit, way).into_iter().rev();
-    let mut usable = modes.filter(|(_, usable)| usable.is_ok());
-    usable.next().map_or(Mode::Polling, |(mode, _)| mode)
 }
 
 /// Shows the device.
@@ -140,7 +133,7 @@ fn follow<T: Transport>(
         "Following the host's target for {} s, or until a key is pressed.",
         options.time.as_secs()
     );
-    let mut watch = SerialWatch::new(machine.clock);
+    let mut watch = KeyWatch::new(machine.clock);
     let begin = watch.now();
     let (mut spoke, mut failures) = (begin, 0);
     let (mut said, mut short_of) = (None, None);

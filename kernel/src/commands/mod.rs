@@ -2,6 +2,7 @@
 //! shell: one file a command.
 
 mod balloon;
+mod console;
 mod crash;
 mod devices;
 mod doorbell;
@@ -48,6 +49,7 @@ pub(super) const COMMANDS: &[Command] = &[
     doorbell::COMMAND,
     net::COMMAND,
     balloon::COMMAND,
+    console::COMMAND,
     info::COMMAND,
     shell::COMMAND,
     help::COMMAND,

@@ -12,7 +12,7 @@ use doorbell::transport::{Interface, NotifyPath, Transport};
 use smoltcp::wire::Ipv4Address;
 
 use super::pick::{self, Wanted};
-use super::watch::SerialWatch;
+use super::watch::KeyWatch;
 use super::{Command, fail, number};
 use crate::clock::Clock;
 use crate::drive::{self, Mode, Unit};
@@ -53,10 +53,7 @@ pub(super) const COMMAND: Command = Command {
         arguments.each(|key, value| {
             match key {
                 "device" => options.device = number(value, 0..=1000)? as usize,
-                "way" => {
-                    let wanted = Wanted::NAMES.iter().find(|(name, _)| value == Some(name));
-                    options.way = Some(wanted.ok_or("it wants legacy, modern or mmio")?.1);
-                }
+                "way" => options.way = Some(Wanted::parse(value)?),
                 "pings" => options.pings = number(value, 0..=10_000)? as u16,
                 "for" => {
                     let seconds = number(value, 0..=1_000_000)?;
@@ -105,7 +102,7 @@ fn run(machine: &Machine, options: &Options) -> Result<u32, String> {
     introduce(&unit, path, &mut adapter);
     let (mac, mtu) = (adapter.mac(), adapter.mtu());
 
-    let mut watch = SerialWatch::new(machine.clock);
+    let mut watch = KeyWatch::new(machine.clock);
     // Whoever sees one boot's packets does not know the next one's.
     let seed = machine.clock.now().as_nanos() as u64;
     let mut stack = Stack::new(adapter, seed, watch.now())?;
@@ -218,7 +215,7 @@ fn report_pings(clock: &Clock, target: Ipv4Address, pings: &ping::Pings) -> u32 
 
 fn serve_results<T: Transport>(
     stack: &mut Stack<Adapter<T, KernelDma>>,
-    watch: &mut SerialWatch,
+    watch: &mut KeyWatch,
     lease: &Lease,
     options: &Options,
 ) -> Result<u32, String> {

@@ -1,4 +1,4 @@
-//! Which device a command is for, and over which interface.
+//! Which device a command is for, over which interface, and how it is heard.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use doorbell::transport::pci_modern::NotifyChoice;
 
-use crate::drive::{self, Unit, Way};
+use crate::drive::{self, Mode, Unit, Way};
 use crate::machine::Machine;
 
 /// An interface that is asked for.
@@ -18,12 +18,18 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    /// The names of all.
-    pub(super) const NAMES: [(&str, Self); 3] = [
+    const NAMES: [(&str, Self); 3] = [
         ("legacy", Self::Legacy),
         ("modern", Self::Modern),
         ("mmio", Self::Mmio),
     ];
+
+    /// The one of this name.
+    pub(super) fn parse(name: Option<&str>) -> Result<Self, String> {
+        let known = Self::NAMES.iter().find(|(known, _)| name == Some(known));
+        let known = known.ok_or("it wants legacy, modern or mmio")?;
+        Ok(known.1)
+    }
 
     fn of(way: Way) -> Self {
         match way {
@@ -74,6 +80,13 @@ pub(super) fn choose(
             _ => "it has no such interface".to_string(),
         }),
     }
+}
+
+/// How the device is heard: by interrupts of its own, or those that it has.
+pub(super) fn mode(machine: &Machine, unit: &Unit, way: Way) -> Mode {
+    let modes = drive::modes(machine, unit, way).into_iter().rev();
+    let mut usable = modes.filter(|(_, usable)| usable.is_ok());
+    usable.next().map_or(Mode::Polling, |(mode, _)| mode)
 }
 
 #[cfg(test)]

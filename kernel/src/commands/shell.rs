@@ -1,12 +1,12 @@
-//! `shell`: commands from the serial line.
+//! `shell`: commands from the serial line; and the same for `console`, wherever a
+//! person types.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 
 use super::Command;
 use crate::machine::Machine;
-use crate::platform::serial;
-use crate::{print, println};
+use crate::{print, println, terminal};
 
 /// The longest line that is taken.
 const MAX_LINE: usize = 256;
@@ -22,7 +22,9 @@ pub(super) const COMMAND: Command = Command {
     },
 };
 
-fn shell(machine: &Machine) -> u32 {
+/// Reads commands from the terminal until `exit`. The result is how many things
+/// failed.
+pub(super) fn shell(machine: &Machine) -> u32 {
     println!("doorbell's shell: \"help\" lists the commands, \"exit\" leaves.");
     let mut failures = 0;
     loop {
@@ -43,20 +45,25 @@ fn shell(machine: &Machine) -> u32 {
 
 /// Reads a line, with echo. Backspace takes a character back, Ctrl-U the line;
 /// Ctrl-D on an empty line leaves; escape sequences, as of arrow keys, are passed
-/// over.
+/// over. Where nothing can be typed any more, that is an `exit`.
 fn read_line() -> String {
+    edit_line().unwrap_or_else(|| {
+        println!();
+        "exit".into()
+    })
+}
+
+/// `None` at the end of what is typed.
+fn edit_line() -> Option<String> {
     let mut line = String::new();
     loop {
-        match read_byte() {
+        match terminal::wait_for_byte()? {
             b'\r' | b'\n' => {
                 println!();
-                return line;
+                return Some(line);
             }
             // End of transmission.
-            0x04 if line.is_empty() => {
-                println!();
-                return "exit".into();
-            }
+            0x04 if line.is_empty() => return None,
             // Backspace and delete.
             0x08 | 0x7f if line.pop().is_some() => print!("\x08 \x08"),
             // Ctrl-U.
@@ -67,23 +74,14 @@ fn read_line() -> String {
             }
             // An escape sequence: up to its final byte.
             0x1b => {
-                let _ = read_byte();
-                while !matches!(read_byte(), b'@'..=b'~') {}
+                terminal::wait_for_byte()?;
+                while !matches!(terminal::wait_for_byte()?, b'@'..=b'~') {}
             }
             byte @ b' '..=b'~' if line.len() < MAX_LINE => {
                 line.push(byte.into());
                 print!("{}", char::from(byte));
             }
             _ => {}
-        }
-    }
-}
-
-fn read_byte() -> u8 {
-    loop {
-        match serial::read_byte() {
-            Some(byte) => return byte,
-            None => core::hint::spin_loop(),
         }
     }
 }

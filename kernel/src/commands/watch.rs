@@ -1,28 +1,28 @@
-//! What goes on until somebody at the serial line ends it.
+//! What goes on until a key ends it, wherever whoever asked for it types.
 
 use core::fmt;
 use core::time::Duration;
 
 use crate::clock::Clock;
 use crate::net::Watch;
-use crate::platform::serial;
-use crate::println;
+use crate::{println, terminal};
 
-/// How often the serial line is looked at: each look leaves the virtual machine.
+/// How often it is looked for a key: each look at the serial line leaves the virtual
+/// machine.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The kernel's clock, and a person at the serial line.
-pub(super) struct SerialWatch {
+/// The kernel's clock, and a person's keys.
+pub(super) struct KeyWatch {
     clock: Clock,
-    /// When the line was looked at.
+    /// When it was looked for a key.
     looked: Duration,
     called_off: bool,
 }
 
-impl SerialWatch {
+impl KeyWatch {
     pub(super) fn new(clock: Clock) -> Self {
         // A line feed here ends the line that the shell has read.
-        let byte = serial::read_byte();
+        let byte = terminal::read_byte();
         Self {
             clock,
             looked: clock.now(),
@@ -31,7 +31,7 @@ impl SerialWatch {
     }
 }
 
-impl Watch for SerialWatch {
+impl Watch for KeyWatch {
     fn now(&self) -> Duration {
         self.clock.now()
     }
@@ -44,7 +44,7 @@ impl Watch for SerialWatch {
         let now = self.now();
         if !self.called_off && now.saturating_sub(self.looked) >= LOOK_EVERY {
             self.looked = now;
-            self.called_off = serial::read_byte().is_some();
+            self.called_off = terminal::read_byte().is_some();
         }
         self.called_off
     }

@@ -29,10 +29,12 @@ mod driven;
 mod entropy;
 mod listen;
 mod network;
+mod reserve;
 mod serial;
 
 pub use driven::{Driven, FEATURES, device_record, doorbells, with_device};
 pub use listen::{Listener, Mode, Patience, line, modes};
+pub use reserve::{Reserved, reserve};
 
 /// A virtio device.
 #[derive(Clone, Debug)]
@@ -145,8 +147,20 @@ fn probe(slot: &Slot) -> Result<Option<Mmio>, String> {
 }
 
 /// The ways to drive a device: those that work, and those that its kind of
-/// device should have, with the reason why it has not.
+/// device should have, with the reason why it has not. Of a device that is
+/// [reserved](reserve) none works.
 pub fn ways(machine: &Machine, unit: &Unit) -> Vec<(Way, Result<(), String>)> {
+    let mut ways = interfaces(machine, unit);
+    if let Err(reason) = reserve::check(unit) {
+        for (_, usable) in &mut ways {
+            *usable = Err(reason.clone());
+        }
+    }
+    ways
+}
+
+/// The ways that the device itself has.
+fn interfaces(machine: &Machine, unit: &Unit) -> Vec<(Way, Result<(), String>)> {
     let (Location::Pci(index), Some(pci)) = (&unit.location, &machine.pci) else {
         return [(Way::Mmio, Ok(()))].into();
     };
@@ -213,6 +227,7 @@ pub fn open<'m>(
     way: Way,
     mode: Mode,
 ) -> Result<Opened<'m>, String> {
+    reserve::check(unit)?;
     // MSI-X moves a legacy interface's registers, so it is on before that is made.
     let mut listener = Listener::new(machine, unit, mode)?;
     let transport = registers(machine, unit, way)?;

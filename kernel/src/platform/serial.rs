@@ -1,4 +1,4 @@
-//! The console: COM1, a 16550.
+//! The serial line: COM1, a 16550.
 //!
 //! Output waits for the device, however slow its reader is, so nothing is
 //! lost. The transmit FIFO is filled with one poll of the line status for 16
@@ -36,7 +36,8 @@ pub fn init() -> bool {
     COM1.lock().init(config).is_ok()
 }
 
-/// Prints to the console. Use [`print!`](crate::print).
+/// Prints to the port alone. What is for people goes through
+/// [`print!`](crate::print).
 pub fn write(arguments: fmt::Arguments<'_>) {
     let mut uart = COM1.lock();
     let mut writer = Writer {
@@ -61,7 +62,7 @@ pub fn flush() {
     }
 }
 
-/// Frees the console for a report about code that may have been printing and
+/// Frees the port for a report about code that may have been printing and
 /// will never continue: call it in panics and exceptions only.
 pub fn take_over() {
     // SAFETY: there is one CPU, and the code that may hold the lock does not
@@ -111,25 +112,6 @@ impl<S: FnMut(&[u8])> fmt::Write for Writer<S> {
         }
         Ok(())
     }
-}
-
-/// Prints to the console, as the standard library's macro does.
-#[macro_export]
-macro_rules! print {
-    ($($argument:tt)*) => {
-        $crate::platform::serial::write(::core::format_args!($($argument)*))
-    };
-}
-
-/// Prints to the console, and a line feed after.
-#[macro_export]
-macro_rules! println {
-    () => { $crate::print!("\n") };
-    ($($argument:tt)*) => {
-        $crate::platform::serial::write(::core::format_args!(
-            "{}\n", ::core::format_args!($($argument)*)
-        ))
-    };
 }
 
 #[cfg(test)]

@@ -55,6 +55,16 @@ impl Input {
             Self::Pipe
         }
     }
+
+    /// The input of a run whose last guest command is `console`: a key ends it, but
+    /// not the end of what is no keyboard.
+    pub(crate) fn of_console() -> Self {
+        if std::io::stdin().is_terminal() {
+            Self::Terminal
+        } else {
+            Self::Nothing
+        }
+    }
 }
 
 /// Who sees the guest's lines.

@@ -2,6 +2,7 @@
 //! status and which words it must end with.
 
 mod cases;
+mod talk;
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
@@ -13,10 +14,14 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 pub(crate) use self::cases::CASES;
+use self::talk::Turn;
 use super::report::Report;
 use super::{World, paths};
 use crate::qemu::Machine;
 use crate::qemu::host::{QEMU_VARIABLE, open_kvm};
+
+/// What the tool says in a case.
+const LOG: &str = "output.log";
 
 /// Longer than any case may take by its own options.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -35,6 +40,8 @@ pub(crate) struct Case {
     status: i32,
     /// What stdout or stderr must have in it.
     says: &'static [&'static str],
+    /// What is said at the guest's serial ports meanwhile.
+    talk: &'static [Turn],
     /// How often each path of q35 must have been timed, by `results.json`; 0 for
     /// no look at it.
     times: u64,
@@ -61,7 +68,7 @@ impl Case {
     }
 }
 
-/// Runs the tool and compares; its words go to `output.log`.
+/// Runs the tool and compares; its words go to [`LOG`].
 pub(super) fn run(case: &Case, world: &World, folder: &Path) -> Result<Report> {
     let mut report = Report::default();
     if case.takes_kvm()
@@ -100,8 +107,12 @@ pub(super) fn run(case: &Case, world: &World, folder: &Path) -> Result<Report> {
             command.env(QEMU_VARIABLE, path);
         }
     }
+    let talk = talk::start(case.talk, &folder.join(LOG));
     let (status, text) = output(&mut command, case.input, folder)?;
     report.check("", judge(case, status, &text));
+    if !case.talk.is_empty() {
+        report.check("talk", talk::end(talk));
+    }
     if case.times > 0 {
         let results = folder.join("out/results.json");
         report.check("table", table(&results, case.times));
@@ -139,7 +150,7 @@ fn write_script(path: &Path, script: &str) -> Result<()> {
 
 /// The exit status (none if it took too long or died of a signal) and all words.
 fn output(command: &mut Command, input: &str, folder: &Path) -> Result<(Option<i32>, String)> {
-    let (stdin, log) = (folder.join("stdin"), folder.join("output.log"));
+    let (stdin, log) = (folder.join("stdin"), folder.join(LOG));
     std::fs::write(&stdin, input).context("cannot write the input")?;
     let file = File::create(&log).context("cannot write output.log")?;
     let mut child = command

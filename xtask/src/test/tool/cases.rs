@@ -1,5 +1,6 @@
 //! The table of [`super`].
 
+use super::talk::Turn;
 use super::{Case, Qemu};
 
 const CASE: Case = Case {
@@ -10,6 +11,7 @@ const CASE: Case = Case {
     input: "",
     status: 0,
     says: &[],
+    talk: &[],
     times: 0,
 };
 
@@ -17,7 +19,7 @@ const CASE: Case = Case {
 const FAKE: &[&str] = &["--kernel", "/dev/null", "--no-devices", "--out", "OUT"];
 
 /// All cases.
-pub(crate) const CASES: [Case; 32] = [
+pub(crate) const CASES: [Case; 33] = [
     Case {
         name: "main-job",
         says: &["Cycles an operation", "results.json"],
@@ -68,6 +70,39 @@ pub(crate) const CASES: [Case; 32] = [
         arguments: &["--timeout", "60", "shell"],
         input: "lspci\nexit\n",
         says: &["00:00.0", "results.json"],
+        ..CASE
+    },
+    Case {
+        name: "shell-on-a-console",
+        arguments: &["--timeout", "60", "console; lspci"],
+        says: &["doorbell> info", "00:00.0", "results.json"],
+        talk: &[
+            Turn {
+                port: "console",
+                types: "\n",
+                reads: "doorbell> ",
+            },
+            Turn {
+                port: "console",
+                types: "info\n",
+                reads: "\r\nInterrupts of no device:",
+            },
+            Turn {
+                port: "data0",
+                types: "there and back",
+                reads: "there and back",
+            },
+            Turn {
+                port: "console",
+                types: "devices\n",
+                reads: "skipped: pci-modern, mmio: the shell is on it",
+            },
+            Turn {
+                port: "console",
+                types: "exit\n",
+                reads: "exit\r\n",
+            },
+        ],
         ..CASE
     },
     Case {
