@@ -174,7 +174,8 @@ mod tests {
     fn lines_end_as_a_raw_terminal_wants_them() {
         let mut loads: Vec<Vec<u8>> = Vec::new();
         let mut writer = Loads::new(|load: &[u8]| loads.push(load.to_vec()));
-        write!(writer, "a{}\n\n{:>300}", 'b', "c\n").unwrap();
+        let (letter, end) = ('b', "c\n");
+        write!(writer, "a{letter}\n\n{end:>300}").unwrap();
         writer.flush();
         writer.flush();
         let lens: Vec<usize> = loads.iter().map(Vec::len).collect();

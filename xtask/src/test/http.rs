@@ -4,14 +4,15 @@
 use std::fs::File;
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use super::World;
 use super::report::Report;
+use super::running::Running;
 
 /// How long the guest may take until it serves, and then until it ends.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -62,36 +63,19 @@ pub(crate) const CASES: [Case; 4] = [
     },
 ];
 
-/// The tool that runs the guest, ended when nobody waits for it any more.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    /// Asks it until `ready` has an answer.
-    fn wait<R>(
-        &mut self,
-        what: &str,
-        mut ready: impl FnMut(Option<ExitStatus>) -> Result<Option<R>>,
-    ) -> Result<R> {
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            let ended = self.0.try_wait().context("cannot wait for the tool")?;
-            if let Some(answer) = ready(ended)? {
-                return Ok(answer);
-            }
-            if let Some(status) = ended {
-                bail!("the run ended with {status} before {what}; see output.log");
-            }
-            std::thread::sleep(Duration::from_millis(50));
+/// Waits until `ready` has an answer.
+fn wait<R>(
+    running: &mut Running,
+    what: &str,
+    mut ready: impl FnMut(Option<ExitStatus>) -> Option<R>,
+) -> Result<R> {
+    let answer = running.wait(PATIENCE, |ended| match (ready(ended), ended) {
+        (None, Some(status)) => {
+            bail!("the run ended with {status} before {what}; see output.log")
         }
-        bail!("waited {} s for {what}", PATIENCE.as_secs())
-    }
+        (answer, _) => Ok(answer),
+    })?;
+    answer.with_context(|| format!("waited {} s for {what}", PATIENCE.as_secs()))
 }
 
 /// Runs the guest, and asks it.
@@ -122,11 +106,10 @@ pub(super) fn run(case: &Case, world: &World, folder: &Path) -> Result<Report> {
         .context("cannot execute this tool")?;
     let mut running = Running(child);
     let serial = out.join("serial.log");
-    running.wait("the guest served", |_| {
-        let serving = records(&serial)
-            .iter()
-            .any(|record| record["kind"] == "serving");
-        Ok(serving.then_some(()))
+    wait(&mut running, "the guest served", |_| {
+        let records = records(&serial);
+        let serving = |record: &Value| record["kind"] == "serving";
+        records.iter().any(serving).then_some(())
     })?;
     let port = port(&std::fs::read_to_string(&log).unwrap_or_default())?;
     let host = Host { curl, port };
@@ -137,7 +120,7 @@ pub(super) fn run(case: &Case, world: &World, folder: &Path) -> Result<Report> {
     report.check("echo", host.echo());
     host.fetch(&["--request", "POST"], "quit")
         .map_err(|why| anyhow!(why))?;
-    let status = running.wait("the guest ended", Ok)?;
+    let status = wait(&mut running, "the guest ended", |ended| ended)?;
     let end = if status.success() {
         served(&records(&serial))
     } else {

@@ -10,6 +10,7 @@ mod http;
 mod paths;
 mod peer;
 mod report;
+mod running;
 mod tool;
 mod witness;
 

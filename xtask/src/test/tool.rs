@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -16,6 +16,7 @@ use serde_json::Value;
 pub(crate) use self::cases::CASES;
 use self::talk::Turn;
 use super::report::Report;
+use super::running::Running;
 use super::{World, paths};
 use crate::qemu::Machine;
 use crate::qemu::host::{QEMU_VARIABLE, open_kvm};
@@ -153,24 +154,14 @@ fn output(command: &mut Command, input: &str, folder: &Path) -> Result<(Option<i
     let (stdin, log) = (folder.join("stdin"), folder.join(LOG));
     std::fs::write(&stdin, input).context("cannot write the input")?;
     let file = File::create(&log).context("cannot write output.log")?;
-    let mut child = command
+    let child = command
         .stdin(File::open(&stdin).context("cannot read the input")?)
         .stdout(file.try_clone().context("cannot share output.log")?)
         .stderr(file)
         .spawn()
         .context("cannot execute this tool")?;
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().context("cannot wait for the tool")? {
-            break status.code();
-        }
-        if start.elapsed() > LIMIT {
-            let _ = child.kill();
-            let _ = child.wait();
-            break None;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let ended = Running(child).wait(LIMIT, Ok)?;
+    let status = ended.and_then(|status| status.code());
     let text = std::fs::read(&log).context("cannot read output.log")?;
     Ok((status, String::from_utf8_lossy(&text).into_owned()))
 }
