@@ -123,12 +123,11 @@ impl Machine {
     ///
     /// A sentence.
     pub fn line_of(&self, function: usize) -> Result<Gsi, String> {
-        let route = self.pci.as_ref().and_then(|pci| pci.routes.get(function));
-        match route {
-            Some(Ok(route)) => Ok(route.gsi),
-            Some(Err(error)) => Err(error.to_string()),
-            None => Err("there is no such PCI function".to_string()),
-        }
+        let pci = self.pci.as_ref();
+        let function = pci.and_then(|pci| Some((pci, pci.functions.get(function)?)));
+        let (pci, function) = function.ok_or("there is no such PCI function")?;
+        let route = pci.route(function).map_err(|error| error.to_string())?;
+        Ok(route.gsi)
     }
 
     /// Reports what was wrong, in words and in records.

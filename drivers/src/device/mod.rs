@@ -61,6 +61,13 @@ fn check_len(len: usize, multiple: usize, max: usize) -> Result<(), DeviceError>
     }
 }
 
+/// The length in bytes of a buffer for one descriptor: at most `max`, and 32 bits
+/// (2.7.5).
+fn one_len(len: usize, max: usize) -> Result<u32, DeviceError> {
+    check_len(len, 1, max.min(u32::MAX as usize))?;
+    Ok(len as u32)
+}
+
 /// What can go wrong with a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

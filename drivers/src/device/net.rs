@@ -13,7 +13,7 @@ use virtio_spec::net::F;
 
 use super::driver::impl_driver;
 use super::link::{Back, Link, Plan};
-use super::{DeviceError, Setup};
+use super::{DeviceError, Setup, one_len};
 use crate::dma::{Dma, DmaRegion, Table};
 use crate::queue::{Buffer, Token};
 use crate::transport::Transport;
@@ -221,11 +221,7 @@ impl<T: Transport, D: Dma + Clone> Net<T, D> {
             if bytes < needed {
                 return Err(DeviceError::BufferTooShort { len: bytes, needed });
             }
-            u32::try_from(bytes).map_err(|_| DeviceError::BufferLength {
-                len: bytes,
-                multiple: 1,
-                max: u32::MAX as usize,
-            })
+            one_len(bytes, usize::MAX)
         });
         let len = match checked {
             Ok(len) => len,

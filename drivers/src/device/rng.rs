@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::driver::impl_driver;
 use super::link::{Back, Link, Plan};
-use super::{DeviceError, Setup};
+use super::{DeviceError, Setup, one_len};
 use crate::dma::{Dma, DmaRegion};
 use crate::queue::{Buffer, Token};
 use crate::transport::Transport;
@@ -74,16 +74,9 @@ impl<T: Transport, D: Dma + Clone> Rng<T, D> {
     /// The buffer comes back with [`DeviceError::Queue`] if the queue is full,
     /// or the device was given up.
     pub fn submit(&mut self, buffer: DmaRegion<D>) -> Result<Token, (DeviceError, DmaRegion<D>)> {
-        let Ok(len) = u32::try_from(buffer.len()) else {
-            let max = u32::MAX as usize;
-            return Err((
-                DeviceError::BufferLength {
-                    len: buffer.len(),
-                    multiple: 1,
-                    max,
-                },
-                buffer,
-            ));
+        let len = match one_len(buffer.len(), usize::MAX) {
+            Ok(len) => len,
+            Err(error) => return Err((error, buffer)),
         };
         let descriptor = Buffer::writable(buffer.address(), len);
         // SAFETY: the memory is the request's own.

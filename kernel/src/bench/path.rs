@@ -117,9 +117,9 @@ fn confirm(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
     wait(driven, clock)
 }
 
-/// Looks at the ring between two looks at the clock, which is dear where `rdtsc`
+/// Looks at the ring, or for an interrupt, between two looks at the clock, which is dear where `rdtsc`
 /// is emulated.
-const LOOKS: u32 = 4096;
+pub(super) const LOOKS: u32 = 4096;
 
 /// Waits until the used ring shows an answer.
 #[inline]

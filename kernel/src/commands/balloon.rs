@@ -71,7 +71,7 @@ fn run(machine: &Machine, options: &Options) -> Result<u32, String> {
     let named = |error: &dyn fmt::Display| format!("{} at {}: {error}", unit.name(), unit.at());
     let way = pick::choose(&drive::ways(machine, &unit), None);
     let way = way.map_err(|error| named(&error))?;
-    let opened = drive::open(machine, &unit, way, pick::mode(machine, &unit, way));
+    let opened = drive::open(machine, &unit, way, pick::mode(machine, &unit));
     let mut opened = opened.map_err(|error| named(&error))?;
     let (path, listener) = (opened.path(), &opened.listener);
     let balloon = Balloon::new(

@@ -57,7 +57,7 @@ fn run(machine: &Machine, device: usize, way: Option<Wanted>) -> Result<u32, Str
     let unit = pick::find(machine, DEVICE_TYPE, device)?;
     let named = |error: &dyn fmt::Display| format!("{} at {}: {error}", unit.name(), unit.at());
     let way = pick::choose(&drive::ways(machine, &unit), way).map_err(|error| named(&error))?;
-    let mode = pick::mode(machine, &unit, way);
+    let mode = pick::mode(machine, &unit);
     let mut opened = drive::open(machine, &unit, way, mode).map_err(|error| named(&error))?;
     let path = opened.path();
     let _reserved = drive::reserve(&unit);

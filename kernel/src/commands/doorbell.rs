@@ -186,7 +186,7 @@ fn paths<'m>(
             };
             let path = Path::new(machine, unit.clone(), way, timer);
             add(path.map(|path| Box::new(path) as _), "");
-            for (mode, usable) in drive::modes(machine, &unit, way) {
+            for (mode, usable) in drive::modes(machine, &unit) {
                 if mode == Mode::Polling || !options.interrupts {
                     continue;
                 }

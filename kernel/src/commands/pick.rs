@@ -83,8 +83,8 @@ pub(super) fn choose(
 }
 
 /// How the device is heard: by interrupts of its own, or those that it has.
-pub(super) fn mode(machine: &Machine, unit: &Unit, way: Way) -> Mode {
-    let modes = drive::modes(machine, unit, way).into_iter().rev();
+pub(super) fn mode(machine: &Machine, unit: &Unit) -> Mode {
+    let modes = drive::modes(machine, unit).into_iter().rev();
     let mut usable = modes.filter(|(_, usable)| usable.is_ok());
     usable.next().map_or(Mode::Polling, |(mode, _)| mode)
 }

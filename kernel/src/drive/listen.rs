@@ -10,7 +10,7 @@ use doorbell::pci::{CommandRegister, ConfigSpace, MsiX};
 use doorbell::transport::{IsrBits, Transport};
 use doorbell::virtio::{Features, Wait};
 
-use super::{Location, Unit, Way};
+use super::{Location, Unit};
 use crate::clock::{Clock, Deadline};
 use crate::interrupt::{Connection, Interrupts, Source};
 use crate::machine::Machine;
@@ -61,9 +61,9 @@ impl Mode {
     }
 }
 
-/// The modes of a device over one of its ways: those that work, and those that
+/// The modes of a device, over any of its ways: those that work, and those that
 /// cannot, with the reason.
-pub fn modes(machine: &Machine, unit: &Unit, _: Way) -> Vec<(Mode, Result<(), String>)> {
+pub fn modes(machine: &Machine, unit: &Unit) -> Vec<(Mode, Result<(), String>)> {
     Mode::ALL
         .into_iter()
         .map(|mode| (mode, check(machine, unit, mode)))

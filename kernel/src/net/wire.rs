@@ -2,11 +2,9 @@
 
 use alloc::string::String;
 
+use doorbell::device::net::ETHERNET_HEADER;
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
-
-/// Bytes of an Ethernet header.
-pub const ETHERNET_HEADER: usize = 14;
 
 /// A network adapter: it takes and gives whole Ethernet frames, without their
 /// check sum, and never waits.

@@ -30,7 +30,7 @@ pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine, units: &[Unit], wi
                 witness.rang(unit, path.rang());
                 outcome
             });
-            for (mode, usable) in drive::modes(machine, unit, way) {
+            for (mode, usable) in drive::modes(machine, unit) {
                 if mode == Mode::Polling || usable.is_err() {
                     continue;
                 }

@@ -51,7 +51,7 @@ pub(crate) fn run(runner: &mut Runner<'_>, machine: &Machine, units: &[Unit], wi
                 }
                 this.with(Mode::Polling, drive::FEATURES, reset_queue)
             });
-            for (mode, usable) in drive::modes(machine, unit, way) {
+            for (mode, usable) in drive::modes(machine, unit) {
                 if mode == Mode::Polling || usable.is_err() {
                     continue;
                 }

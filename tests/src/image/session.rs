@@ -70,7 +70,7 @@ pub(crate) fn each(
         runner.run(&path, || skip(&reason));
         return;
     }
-    for (mode, usable) in drive::modes(machine, unit, way) {
+    for (mode, usable) in drive::modes(machine, unit) {
         let path = format!("{path}/{}", mode.name());
         if let Err(reason) = usable {
             runner.run(&path, || skip(&reason));

@@ -1,7 +1,7 @@
 //! Data, by token and without a copy (virtio 1.2, 5.3.6).
 
 use super::{Console, Request, receive_queue, transmit_queue};
-use crate::device::DeviceError;
+use crate::device::{DeviceError, one_len};
 use crate::dma::{Dma, DmaRegion};
 use crate::queue::{Buffer, Token};
 use crate::transport::Transport;
@@ -52,7 +52,7 @@ impl<T: Transport, D: Dma + Clone> Console<T, D> {
 
     /// Gives the device a receive buffer for a port that has queues, there or not.
     pub(super) fn post(&mut self, port: u32, buffer: DmaRegion<D>) -> Result<Token, Refused<D>> {
-        let len = match check_len(buffer.len(), u32::MAX as usize) {
+        let len = match one_len(buffer.len(), usize::MAX) {
             Ok(len) => len,
             Err(error) => return Err((error, buffer)),
         };
@@ -98,7 +98,7 @@ impl<T: Transport, D: Dma + Clone> Console<T, D> {
     ) -> Result<Token, Refused<D>> {
         let checked = self
             .open_at_both_ends(port)
-            .and_then(|index| Ok((index, check_len(len, buffer.len().min(u32::MAX as usize))?)));
+            .and_then(|index| Ok((index, one_len(len, buffer.len())?)));
         let (index, len) = match checked {
             Ok(checked) => checked,
             Err(error) => return Err((error, buffer)),
@@ -168,16 +168,5 @@ impl<D: Dma> Request<D> {
             Self::Buffer(buffer) | Self::Copy(buffer, _) => Some(buffer),
             Self::Control => None,
         }
-    }
-}
-
-fn check_len(len: usize, max: usize) -> Result<u32, DeviceError> {
-    match u32::try_from(len) {
-        Ok(short) if len > 0 && len <= max => Ok(short),
-        _ => Err(DeviceError::BufferLength {
-            len,
-            multiple: 1,
-            max,
-        }),
     }
 }

@@ -190,6 +190,24 @@ fn a_queue_that_is_reset_gives_its_requests_back_and_starts_anew() {
 }
 
 #[test]
+fn interrupts_asked_for_while_a_queue_is_reset_are_there_when_it_starts() {
+    let dma = FakeDma::default();
+    let device = device(&dma, |_| ());
+    let mut link = open(&device, &dma, Vectors::Shared(2)).unwrap();
+    for wanted in [true, false] {
+        link.reset_queue(1, &mut Polls(1)).unwrap();
+        link.set_interrupts(wanted);
+        link.restart_queue(1).unwrap();
+        let before = device.interrupts(2);
+        submit(&mut link, &dma, 1);
+        let chain = device.take(2).unwrap();
+        device.finish(2, &chain, 1);
+        assert!(link.pop(1).unwrap().is_some());
+        assert_eq!(device.interrupts(2) - before, u64::from(wanted));
+    }
+}
+
+#[test]
 fn a_queue_that_cannot_be_reset_is_not_taken() {
     let dma = FakeDma::default();
     let fake = device(&dma, |options| options.features = Features::VERSION_1);

@@ -4,7 +4,7 @@ use virtio_spec::net::{Ctrl, F, ctrl};
 
 use super::info::{self, check_mac, config};
 use super::{Frame, Net};
-use crate::device::DeviceError;
+use crate::device::{DeviceError, one_len};
 use crate::dma::{Dma, DmaRegion};
 use crate::queue::Buffer;
 use crate::transport::Transport;
@@ -191,11 +191,7 @@ impl<T: Transport, D: Dma + Clone> Net<T, D> {
                 region[at..at + piece.len()].copy_from_slice(piece);
                 at += piece.len();
             }
-            let len = u32::try_from(at - start).map_err(|_| DeviceError::BufferLength {
-                len: at - start,
-                multiple: 1,
-                max: u32::MAX as usize,
-            })?;
+            let len = one_len(at - start, usize::MAX)?;
             buffers[count] = Buffer::readable(base + start as u64, len);
             count += 1;
         }

@@ -78,7 +78,7 @@ impl Wire for End {
 
     fn send<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         assert!(self.can_send());
-        assert!(len <= self.mtu + super::super::wire::ETHERNET_HEADER);
+        assert!(len <= self.mtu + doorbell::device::net::ETHERNET_HEADER);
         let mut frame = vec![0; len];
         let result = fill(&mut frame);
         let mut cable = self.cable.borrow_mut();
