@@ -18,7 +18,7 @@ use crate::machine::Machine;
 /// less often.
 pub const DEARER: u32 = 5;
 
-/// How often in a row another interrupt may hide the one that is timed.
+/// How many requests in a row may give no figure.
 const TRIES: u32 = 10;
 
 /// A path to a device in one mode, and its two series.
@@ -50,8 +50,8 @@ impl<'m> Latency<'m> {
         let mut opened = drive::open(machine, &unit, way, mode)?;
         let (interface, path) = opened.path();
         let others = drive::with_device(&mut opened, drive::FEATURES, |driven, listener| {
-            to_wake(driven, listener)?;
-            Ok(1 + drive::doorbells(driven.driver()))
+            let (_, again) = until_timed(|| to_wake(driven, listener))?;
+            Ok(1 + u64::from(again) + drive::doorbells(driven.driver()))
         })?;
         timer.expect(1);
         let series = |case| {
@@ -93,12 +93,14 @@ impl Case for Latency<'_> {
         let others = &mut self.others;
         drive::with_device(&mut opened, drive::FEATURES, |driven, listener| {
             for _ in 0..count.div_ceil(DEARER) {
-                let (cycles, hidden) = until_seen(|| to_handler(driven, listener))?;
+                let (cycles, again) = until_timed(|| to_handler(driven, listener))?;
                 handler.record(cycles);
                 handler.delivered += 1;
-                *others += u64::from(hidden);
-                wake.record(to_wake(driven, listener)?);
+                *others += u64::from(again);
+                let (cycles, again) = until_timed(|| to_wake(driven, listener))?;
+                wake.record(cycles);
                 wake.delivered += 1;
+                *others += u64::from(again);
             }
             *others += drive::doorbells(driven.driver());
             Ok(())
@@ -110,16 +112,18 @@ impl Case for Latency<'_> {
     }
 }
 
-/// Times until an interrupt was seen that no other one hid, and says how many were
-/// hidden before.
-fn until_seen(mut time: impl FnMut() -> Result<Option<u64>, String>) -> Result<(u64, u32), String> {
-    for hidden in 0..TRIES {
+/// Times until there is a figure, and says how many requests gave none before.
+fn until_timed(
+    mut time: impl FnMut() -> Result<Option<u64>, String>,
+) -> Result<(u64, u32), String> {
+    for again in 0..TRIES {
         if let Some(cycles) = time()? {
-            return Ok((cycles, hidden));
+            return Ok((cycles, again));
         }
     }
     Err(format!(
-        "other interrupts hid its own {TRIES} times in a row"
+        "{TRIES} requests in a row were served before they were rung for, or their \
+         interrupts were hidden by others"
     ))
 }
 
@@ -128,24 +132,31 @@ fn no_interrupt() -> String {
 }
 
 /// The cycles from the doorbell of a request to the entry of the interrupt's
-/// handler, while the CPU is busy; `None` if another interrupt came just before the
-/// doorbell and hid its own.
+/// handler, while the CPU is busy; `None` if the device served the request before it
+/// was rung for, as one does that still looks for more, or if another interrupt came
+/// just before the doorbell and hid its own.
 fn to_handler(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<Option<u64>, String> {
     publish(driven)?;
     let queue = driven.queue();
     let notifier = queue.notifier();
     let mut deadline = listener.bring_up();
     let start = listener.let_in(|| {
-        // What was still on its way came in when it was let in.
+        // What was still on its way came in when it was let in. Looked at in this
+        // order: an interrupt that the count has already is for an answer that the
+        // ring shows.
         let mut before = listener.queue_interrupts();
+        let unrung = queue.has_used();
         let start = tsc::start();
         notifier.notify();
+        if unrung {
+            return Some(None);
+        }
         loop {
             for _ in 0..LOOKS {
                 let now = listener.queue_interrupts();
                 if now != before {
                     if queue.has_used() {
-                        return Some(start);
+                        return Some(Some(start));
                     }
                     // It was another queue's.
                     before = now;
@@ -159,19 +170,20 @@ fn to_handler(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<Option
     });
     let start = start.ok_or_else(no_interrupt)?;
     take(driven)?;
-    Ok(listener.entered().checked_sub(start))
+    Ok(start.and_then(|start| listener.entered().checked_sub(start)))
 }
 
 /// The cycles from the doorbell of a request until the code runs again that sleeps
-/// until the interrupt.
-fn to_wake(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<u64, String> {
+/// until the interrupt; `None` if the device served it before.
+fn to_wake(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<Option<u64>, String> {
     publish(driven)?;
     let queue = driven.queue();
     let notifier = queue.notifier();
     let mut patience = listener.patience();
+    let unrung = queue.has_used();
     let start = tsc::start();
     notifier.notify();
-    let mut woken = patience.again();
+    let mut woken = unrung || patience.again();
     // Or it was another queue's.
     while woken && !queue.has_used() {
         woken = patience.again();
@@ -181,7 +193,7 @@ fn to_wake(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<u64, Stri
         return Err(no_interrupt());
     }
     take(driven)?;
-    Ok(cycles)
+    Ok((!unrung).then_some(cycles))
 }
 
 #[cfg(test)]
@@ -189,12 +201,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_hidden_is_counted_and_does_not_go_on_for_ever() {
+    fn requests_without_a_figure_are_counted_and_do_not_go_on_for_ever() {
         let mut samples = [Ok(None), Ok(None), Ok(Some(7)), Err("gone".to_string())].into_iter();
-        assert_eq!(until_seen(|| samples.next().unwrap()), Ok((7, 2)));
-        assert_eq!(until_seen(|| samples.next().unwrap()), Err("gone".into()));
+        assert_eq!(until_timed(|| samples.next().unwrap()), Ok((7, 2)));
+        assert_eq!(until_timed(|| samples.next().unwrap()), Err("gone".into()));
         let mut tries = 0;
-        let never = until_seen(|| {
+        let never = until_timed(|| {
             tries += 1;
             Ok(None)
         });

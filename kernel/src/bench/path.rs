@@ -117,8 +117,8 @@ fn confirm(driven: &mut dyn Driven, clock: &Clock) -> Result<(), String> {
     wait(driven, clock)
 }
 
-/// Looks at the ring, or for an interrupt, between two looks at the clock, which is dear where `rdtsc`
-/// is emulated.
+/// Looks at the ring, or for an interrupt, between two looks at the clock, which is
+/// dear where `rdtsc` is emulated.
 pub(super) const LOOKS: u32 = 4096;
 
 /// Waits until the used ring shows an answer.
