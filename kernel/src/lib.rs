@@ -11,6 +11,7 @@ pub mod commands;
 pub mod console;
 pub mod drive;
 pub mod interrupt;
+pub mod load;
 pub mod machine;
 pub mod net;
 pub mod pci_names;

@@ -57,6 +57,10 @@ pub enum Record<'a> {
     Device(DeviceRecord),
     /// A distribution of costs.
     Summary(SummaryRecord),
+    /// A driver under load.
+    Load(LoadRecord),
+    /// How two drivers compare that took turns.
+    Ratio(RatioRecord),
     /// What was not done, and why.
     Skip {
         case: &'a str,
@@ -379,6 +383,59 @@ pub struct SummaryRecord {
     pub max: f64,
     pub mean: f64,
     pub unit: &'static str,
+}
+
+/// A driver under load, on one device over one path.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct LoadRecord {
+    /// `blk` or `netperf`.
+    pub workload: String,
+    pub driver: &'static str,
+    pub device: String,
+    #[serde(flatten)]
+    pub place: Place,
+    pub transport: String,
+    pub notify: String,
+    /// How the device interrupts, as in a device's record.
+    pub interrupts: &'static str,
+    /// What is asked of the device, in words.
+    pub what: String,
+    /// Requests in flight.
+    pub depth: usize,
+    pub turns: usize,
+    /// Requests in all turns.
+    pub requests: u64,
+    /// Cycles a request, by turns.
+    pub cycles: SpreadRecord,
+    /// Doorbells a request.
+    pub doorbells: f64,
+    /// Interrupts a request.
+    pub interrupts_came: f64,
+    /// Requests a second at the median, if the TSC's frequency is known.
+    pub per_second: Option<f64>,
+}
+
+/// Cycles a request of one driver by those of another, round by round.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct RatioRecord {
+    pub workload: String,
+    pub driver: &'static str,
+    /// The other one.
+    pub to: &'static str,
+    pub ratio: SpreadRecord,
+}
+
+/// A distribution over turns, by its quartiles.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields' names are the format's")]
+pub struct SpreadRecord {
+    pub min: f64,
+    pub p25: f64,
+    pub p50: f64,
+    pub p75: f64,
+    pub max: f64,
 }
 
 #[derive(Serialize)]

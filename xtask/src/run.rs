@@ -36,9 +36,9 @@ pub(crate) struct RunArgs {
     /// QEMU's machine
     #[arg(long, value_enum, default_value = "q35")]
     machine: Machine,
-    /// What runs before the guest
-    #[arg(long, value_enum, default_value = "qboot")]
-    firmware: Firmware,
+    /// What runs before the guest [default: qboot; with --load seabios]
+    #[arg(long, value_enum)]
+    firmware: Option<Firmware>,
     /// What executes the guest
     #[arg(long, value_enum, default_value = "auto")]
     accel: Choice,
@@ -48,6 +48,10 @@ pub(crate) struct RunArgs {
     /// Leave out the default devices: disks, entropy, pci-testdev, network, console, balloon
     #[arg(long)]
     no_devices: bool,
+    /// Instead of the default devices a disk and an adapter that do nothing, for the guest
+    /// commands blk and netperf
+    #[arg(long, conflicts_with = "no_devices")]
+    load: bool,
     /// The version of virtio-mmio on microvm: 1 (legacy) or 2 [default: 2]
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u8).range(1..=2))]
     mmio_version: Option<u8>,
@@ -89,16 +93,20 @@ impl RunArgs {
         }
         Ok(Options {
             machine: self.machine,
-            firmware: self.firmware,
+            // qboot does not boot a guest where QEMU has a network hub.
+            firmware: self.firmware.unwrap_or(match self.load {
+                true => Firmware::Seabios,
+                false => Firmware::Qboot,
+            }),
             accelerator: self.accel.resolve()?,
             memory: self.mem,
-            groups: if self.no_devices {
-                Vec::new()
-            } else {
-                DEVICES.to_vec()
+            groups: match (self.no_devices, self.load) {
+                (true, _) => Vec::new(),
+                (false, true) => vec![Group::Load],
+                (false, false) => DEVICES.to_vec(),
             },
             doorbells: Doorbells::Eventfd,
-            network: match served_port(guest).filter(|_| !self.no_devices) {
+            network: match served_port(guest).filter(|_| !self.no_devices && !self.load) {
                 None => Network::Closed,
                 Some(guest) => Network::Forwarded {
                     host: host::free_port().context("cannot find a free port")?,

@@ -2,7 +2,9 @@
 //! shell: one file a command.
 
 mod balloon;
+mod blk;
 mod console;
+mod contest;
 mod crash;
 mod devices;
 mod doorbell;
@@ -11,6 +13,7 @@ mod help;
 mod info;
 mod lspci;
 mod net;
+mod netperf;
 mod pick;
 mod shell;
 mod watch;
@@ -47,6 +50,8 @@ pub(super) const COMMANDS: &[Command] = &[
     lspci::COMMAND,
     devices::COMMAND,
     doorbell::COMMAND,
+    blk::COMMAND,
+    netperf::COMMAND,
     net::COMMAND,
     balloon::COMMAND,
     console::COMMAND,

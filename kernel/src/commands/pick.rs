@@ -10,7 +10,7 @@ use crate::drive::{self, Mode, Unit, Way};
 use crate::machine::Machine;
 
 /// An interface that is asked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Legacy,
     Modern,

@@ -11,6 +11,7 @@
 //! | `testdev` | `Testdev` | root bus | pci-testdev |
 //! | `blk2` to `blk6` | `SpecialDisks` | root bus | read-only; four queues; blocks of 4096 bytes; failing sectors; full ([`disks`](disks())) |
 //! | `blk7`, `blk8` | `HotPlug` | ports `slot1`, `slot2` | there and can be unplugged; not there and can be plugged |
+//! | `null0`, `hub0` | `Load` | root bus | a disk that answers at once, an adapter whose frames go nowhere ([`load`]) |
 //! | `rng0` to `rng<n-1>` | `Ports(n)` | ports `port<n>` | more IO windows than IO space has room for |
 //!
 //! On the root bus a device has every way to ring that the guest knows: a legacy
@@ -23,6 +24,7 @@
 
 mod disks;
 mod line;
+mod load;
 pub(crate) mod tap;
 
 use std::path::PathBuf;
@@ -51,6 +53,8 @@ pub(crate) enum Group {
     SpecialDisks,
     /// q35 only. Ports are hot-plugged by themselves, not by ACPI.
     HotPlug,
+    /// What costs little behind the device itself, to put drivers under load.
+    Load,
     /// So many transitional entropy devices, each behind a PCI Express root port
     /// of its own. q35 only.
     Ports(u8),
@@ -257,6 +261,7 @@ impl Builder<'_> {
             Group::Balloon => self.balloon(false),
             Group::BalloonBehind => self.balloon(true),
             Group::HotPlug => self.hot_plug(),
+            Group::Load => self.load(),
             Group::Ports(count) => self.ports(count),
         }
         Ok(())

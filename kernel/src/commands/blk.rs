@@ -1,0 +1,75 @@
+//! `blk`: a disk under load.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use doorbell::device::blk::DEVICE_TYPE;
+
+use super::contest::{self, Arena, Options};
+use super::{Command, fail, number};
+use crate::load::Load;
+use crate::load::disk::{Ours, Workload};
+use crate::machine::Machine;
+
+/// Reads or writes a disk, as fast as it goes.
+pub(super) const COMMAND: Command = Command {
+    name: "blk",
+    usage: contest::usage!("[rw=read|write] [order=random|sequential] [bs=BYTES]"),
+    about: "a disk under load; rw=write overwrites what it holds",
+    parse: |arguments| {
+        let mut options = Options::new(1);
+        let (mut write, mut random, mut block) = (false, true, 4096);
+        arguments.each(|key, value| {
+            match (key, value) {
+                ("rw", Some("read")) => write = false,
+                ("rw", Some("write")) => write = true,
+                ("rw", _) => return Err("it wants read or write".to_string()),
+                ("order", Some("random")) => random = true,
+                ("order", Some("sequential")) => random = false,
+                ("order", _) => return Err("it wants random or sequential".to_string()),
+                ("bs", _) => block = number(value, 512..=1 << 24)? as usize,
+                _ => return options.take(key, value),
+            }
+            Ok(true)
+        })?;
+        let workload = Workload {
+            write,
+            random,
+            block,
+            depth: options.depth,
+        };
+        Ok(Box::new(move |machine| {
+            run(machine, &options, workload).unwrap_or_else(|error| {
+                fail("blk", error);
+                1
+            })
+        }))
+    },
+};
+
+fn run(
+    machine: &Machine,
+    options: &Options,
+    workload: Workload,
+) -> Result<u32, alloc::string::String> {
+    let arena = Arena::find(machine, options, DEVICE_TYPE)?;
+    let ours = Ours {
+        machine,
+        unit: arena.unit.clone(),
+        way: arena.way,
+        mode: arena.mode,
+        features: arena.features,
+        workload,
+    };
+    let loads: Vec<Box<dyn Load + '_>> = [Box::new(ours) as _].into();
+    let order = if workload.random {
+        "random"
+    } else {
+        "sequential"
+    };
+    let rw = if workload.write { "writes" } else { "reads" };
+    let words = format!("{order} {rw} of {} bytes", workload.block);
+    contest::run(&arena, options, ("blk", &words), loads)
+}

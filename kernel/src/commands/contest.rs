@@ -1,0 +1,315 @@
+//! What `blk` and `netperf` have in common: whose drivers take turns, how often, and
+//! how the result is shown.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use doorbell::virtio::{Features, Wait as _};
+
+use super::pick::{self, Wanted};
+use super::{fail, number};
+use crate::drive::{self, Mode, Unit, Way};
+use crate::load::{self, Load, Score, Spread};
+use crate::machine::Machine;
+use crate::println;
+use crate::record::{LoadRecord, RatioRecord, Record, SpreadRecord};
+
+/// A command's usage: its own arguments, and those that both commands take.
+macro_rules! usage {
+    ($own:literal) => {
+        concat!(
+            $own,
+            " [device=N] [way=legacy|modern|mmio] [depth=N] [count=N|seconds=N]",
+            " [rounds=N] [interrupts=on|off] [indirect=on|off] [event_idx=on|off]"
+        )
+    };
+}
+
+pub(super) use usage;
+
+/// Rounds, unless asked otherwise.
+const ROUNDS: u32 = 10;
+
+/// Requests of each driver in all, unless asked otherwise.
+const COUNT: u32 = 200_000;
+
+/// Requests by which it is found out how many fit into a time.
+const PROBE: u64 = 2_000;
+
+/// Progress is shown this often, between rounds.
+const PROGRESS_MS: u64 = 2_000;
+
+/// How much is done.
+#[derive(Clone, Copy, Debug)]
+enum Amount {
+    /// So many requests of each driver.
+    Count(u32),
+    /// What each driver does in about so many seconds.
+    Seconds(u32),
+}
+
+/// How drivers compete.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    device: usize,
+    way: Option<Wanted>,
+    pub(super) depth: usize,
+    amount: Amount,
+    rounds: u32,
+    interrupts: bool,
+    features: Features,
+}
+
+impl Options {
+    /// Those of a command with `depth` requests in flight.
+    pub(super) fn new(depth: usize) -> Self {
+        Self {
+            device: 0,
+            way: None,
+            depth,
+            amount: Amount::Count(COUNT),
+            rounds: ROUNDS,
+            interrupts: false,
+            features: drive::FEATURES,
+        }
+    }
+
+    /// Takes an argument, if it is one of these.
+    pub(super) fn take(&mut self, key: &str, value: Option<&str>) -> Result<bool, String> {
+        match key {
+            "device" => self.device = number(value, 0..=1000)? as usize,
+            "way" => self.way = Some(Wanted::parse(value)?),
+            "depth" => self.depth = number(value, 1..=0x8000)? as usize,
+            "count" => self.amount = Amount::Count(number(value, 1..=1_000_000_000)?),
+            "seconds" => self.amount = Amount::Seconds(number(value, 1..=86_400)?),
+            "rounds" => self.rounds = number(value, 1..=10_000)?,
+            "interrupts" => self.interrupts = switch(value)?,
+            "indirect" => self.features.set(Features::INDIRECT_DESC, switch(value)?),
+            "event_idx" => self.features.set(Features::EVENT_IDX, switch(value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// On or off.
+fn switch(value: Option<&str>) -> Result<bool, String> {
+    match value {
+        Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        _ => Err("it wants on or off".to_string()),
+    }
+}
+
+/// The device that drivers compete on.
+pub(super) struct Arena<'m> {
+    pub(super) machine: &'m Machine,
+    pub(super) unit: Unit,
+    pub(super) way: Way,
+    pub(super) mode: Mode,
+    pub(super) features: Features,
+}
+
+impl<'m> Arena<'m> {
+    /// Finds the device of this type that is asked for.
+    pub(super) fn find(
+        machine: &'m Machine,
+        options: &Options,
+        device_type: u16,
+    ) -> Result<Self, String> {
+        let unit = pick::find(machine, device_type, options.device)?;
+        let way = pick::choose(&drive::ways(machine, &unit), options.way);
+        let way = way.map_err(|error| format!("{} at {}: {error}", unit.name(), unit.at()))?;
+        let mode = if options.interrupts {
+            pick::mode(machine, &unit)
+        } else {
+            Mode::Polling
+        };
+        Ok(Self {
+            machine,
+            unit,
+            way,
+            mode,
+            features: options.features,
+        })
+    }
+}
+
+/// Lets the loads compete, and shows what came of it. `workload` says what they do, in
+/// words and as fields of the records. The result is how many of them failed.
+pub(super) fn run(
+    arena: &Arena<'_>,
+    options: &Options,
+    workload: (&str, &str),
+    mut loads: Vec<Box<dyn Load + '_>>,
+) -> Result<u32, String> {
+    let (unit, clock) = (&arena.unit, arena.machine.clock);
+    let path = drive::open(arena.machine, unit, arena.way, arena.mode)?.path();
+    let (kind, words) = workload;
+    println!(
+        "{} at {} over {}, {}, {}: {words}, {} in flight.",
+        unit.name(),
+        unit.at(),
+        path.0,
+        path.1,
+        arena.mode.name(),
+        options.depth
+    );
+    let requests = match options.amount {
+        Amount::Count(count) => u64::from(count),
+        Amount::Seconds(seconds) => {
+            let probe = loads[0].turn(PROBE)?;
+            let hz = clock
+                .frequency
+                .ok_or("the TSC's frequency is not known")?
+                .hz;
+            let cycles = u128::from(hz) * u128::from(seconds);
+            let fit = cycles * u128::from(probe.requests) / u128::from(probe.cycles.max(1));
+            u64::try_from(fit).unwrap_or(u64::MAX)
+        }
+    };
+    let a_turn = requests.div_ceil(options.rounds.into()).max(1);
+    println!(
+        "Drivers take turns: {} rounds of {a_turn} requests each.",
+        options.rounds
+    );
+    let mut quiet = clock.wait_ms(PROGRESS_MS);
+    let results = load::compete(&mut loads, options.rounds, a_turn, |round| {
+        if !quiet.again() {
+            println!("  {round} of {} rounds", options.rounds);
+            quiet = clock.wait_ms(PROGRESS_MS);
+        }
+    });
+    let mut failures = 0;
+    let mut scores = Vec::new();
+    for (load, result) in loads.iter().zip(results) {
+        match result {
+            Ok(score) => scores.push(score),
+            Err(error) => {
+                fail(&format!("{kind}, driver {}", load.driver()), error);
+                failures += 1;
+            }
+        }
+    }
+    let hz = clock.frequency.map(|frequency| frequency.hz);
+    for score in &scores {
+        let Some(cycles) = score.cycles() else {
+            continue;
+        };
+        let record = LoadRecord {
+            workload: kind.to_string(),
+            driver: score.driver(),
+            device: unit.name(),
+            place: unit.place.clone(),
+            transport: path.0.to_string(),
+            notify: path.1.to_string(),
+            interrupts: arena.mode.name(),
+            what: words.to_string(),
+            depth: options.depth,
+            turns: score.turns(),
+            requests: score.requests(),
+            cycles: cycles.into(),
+            doorbells: score.doorbells(),
+            interrupts_came: score.interrupts(),
+            per_second: hz.map(|hz| hz as f64 / cycles.p50),
+        };
+        Record::Load(record).emit();
+    }
+    table(arena, &scores, hz);
+    if let Some((first, others)) = scores.split_first() {
+        for other in others {
+            ratio(kind, first, other);
+        }
+    }
+    Ok(failures)
+}
+
+/// Shows how two drivers compare.
+fn ratio(kind: &str, ours: &Score, theirs: &Score) {
+    let Some(spread) = ours.ratio(theirs) else {
+        return;
+    };
+    println!(
+        "{} / {}: {:.3} (half of the rounds from {:.3} to {:.3}, all from {:.3} to {:.3})",
+        ours.driver(),
+        theirs.driver(),
+        spread.p50,
+        spread.p25,
+        spread.p75,
+        spread.min,
+        spread.max
+    );
+    Record::Ratio(RatioRecord {
+        workload: kind.to_string(),
+        driver: ours.driver(),
+        to: theirs.driver(),
+        ratio: spread.into(),
+    })
+    .emit();
+}
+
+fn table(arena: &Arena<'_>, scores: &[Score], hz: Option<u64>) {
+    println!();
+    println!(
+        "Cycles a request, by turns. {}",
+        arena.machine.world.describe()
+    );
+    println!(
+        "{:<18}{:>6} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>11} {:>10}",
+        "driver",
+        "turns",
+        "requests",
+        "min",
+        "p25",
+        "p50",
+        "p75",
+        "max",
+        "doorbells",
+        "interrupts",
+        "a second"
+    );
+    for score in scores {
+        let Some(cycles) = score.cycles() else {
+            continue;
+        };
+        let per_second = hz.map_or("-".to_string(), |hz| {
+            format!("{:.0}", hz as f64 / cycles.p50)
+        });
+        println!(
+            "{:<18}{:>6} {:>9} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>10.4} {:>11.4} {:>10}",
+            score.driver(),
+            score.turns(),
+            score.requests(),
+            cycles.min,
+            cycles.p25,
+            cycles.p50,
+            cycles.p75,
+            cycles.max,
+            score.doorbells(),
+            score.interrupts(),
+            per_second
+        );
+    }
+    println!();
+}
+
+impl From<Spread> for SpreadRecord {
+    fn from(spread: Spread) -> Self {
+        let Spread {
+            min,
+            p25,
+            p50,
+            p75,
+            max,
+        } = spread;
+        Self {
+            min,
+            p25,
+            p50,
+            p75,
+            max,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `netperf`: an adapter under load.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use doorbell::device::net::{DEVICE_TYPE, ETHERNET_HEADER};
+
+use super::contest::{self, Arena, Options};
+use super::{Command, fail, number};
+use crate::load::Load;
+use crate::load::frames::{Ours, Workload};
+use crate::machine::Machine;
+
+/// Bytes in a frame, unless asked otherwise: the shortest that Ethernet has, with its
+/// check sum.
+const FRAME: usize = 64;
+
+/// Sends frames, as fast as it goes.
+pub(super) const COMMAND: Command = Command {
+    name: "netperf",
+    usage: contest::usage!("[frame=BYTES]"),
+    about: "a network adapter under load: frames to nobody in particular",
+    parse: |arguments| {
+        let mut options = Options::new(256);
+        let mut frame = FRAME;
+        arguments.each(|key, value| {
+            match key {
+                "frame" => frame = number(value, ETHERNET_HEADER as u32..=65_535)? as usize,
+                _ => return options.take(key, value),
+            }
+            Ok(true)
+        })?;
+        let workload = Workload {
+            frame,
+            depth: options.depth,
+        };
+        Ok(Box::new(move |machine| {
+            run(machine, &options, workload).unwrap_or_else(|error| {
+                fail("netperf", error);
+                1
+            })
+        }))
+    },
+};
+
+fn run(machine: &Machine, options: &Options, workload: Workload) -> Result<u32, String> {
+    let arena = Arena::find(machine, options, DEVICE_TYPE)?;
+    let ours = Ours {
+        machine,
+        unit: arena.unit.clone(),
+        way: arena.way,
+        mode: arena.mode,
+        features: arena.features,
+        workload,
+    };
+    let loads: Vec<Box<dyn Load + '_>> = [Box::new(ours) as _].into();
+    let words = format!("frames of {} bytes", workload.frame);
+    contest::run(&arena, options, ("netperf", &words), loads)
+}

@@ -1,0 +1,128 @@
+//! The loop that keeps a device busy: the same for every driver.
+
+use alloc::format;
+use alloc::string::String;
+
+use super::Turn;
+use crate::arch::tsc;
+use crate::drive::Listener;
+
+/// A driver with a device that is up, and a request to make again and again.
+pub trait Engine {
+    /// Makes one more request available, unless as many as wanted are in flight, and
+    /// says whether it did.
+    ///
+    /// # Errors
+    ///
+    /// The driver's, in words.
+    fn submit(&mut self) -> Result<bool, String>;
+
+    /// Takes back what the device has finished, and says how many requests that were.
+    ///
+    /// # Errors
+    ///
+    /// The driver's, or a request's own, in words.
+    fn reap(&mut self) -> Result<u32, String>;
+
+    /// Rings for what was submitted since, if that is still to be done.
+    fn kick(&mut self);
+
+    /// How often the doorbell was rung since the device came up.
+    fn doorbells(&mut self) -> u64;
+}
+
+/// Requests that go before those that are timed: they touch what is used then.
+const WARM_UP: u64 = 256;
+
+/// Looks at the device between two looks at the clock.
+const LOOKS: u32 = 4096;
+
+/// Makes `requests`, of which as many are in flight as the engine allows, and times
+/// them. At least `depth` must be in flight from the start.
+///
+/// # Errors
+///
+/// The engine's; and when the device does not answer in time, or takes fewer at once.
+pub fn pump<E: Engine>(
+    engine: &mut E,
+    depth: usize,
+    requests: u64,
+    listener: &Listener<'_>,
+) -> Result<Turn, String> {
+    rush(engine, depth, WARM_UP.max(2 * depth as u64), listener)?;
+    let (rung, came) = (engine.doorbells(), listener.queue_interrupts());
+    let start = tsc::start();
+    rush(engine, depth, requests, listener)?;
+    let cycles = tsc::stop().wrapping_sub(start);
+    Ok(Turn {
+        requests,
+        cycles,
+        doorbells: engine.doorbells() - rung,
+        interrupts: listener.queue_interrupts() - came,
+    })
+}
+
+#[inline(never)]
+fn rush<E: Engine>(
+    engine: &mut E,
+    depth: usize,
+    requests: u64,
+    listener: &Listener<'_>,
+) -> Result<(), String> {
+    let mut submitted = 0;
+    while submitted < requests && engine.submit()? {
+        submitted += 1;
+    }
+    if submitted < requests.min(depth as u64) {
+        return Err(format!(
+            "the queue takes {submitted} such requests at once, not {depth}"
+        ));
+    }
+    engine.kick();
+    let mut done = 0;
+    while done < requests {
+        let finished = match engine.reap()? {
+            0 => wait(engine, listener)?,
+            finished => finished,
+        };
+        done += u64::from(finished);
+        let before = submitted;
+        while submitted < requests && engine.submit()? {
+            submitted += 1;
+        }
+        if submitted > before {
+            engine.kick();
+        }
+    }
+    Ok(())
+}
+
+/// Waits until requests come back: at least one does.
+fn wait<E: Engine>(engine: &mut E, listener: &Listener<'_>) -> Result<u32, String> {
+    use doorbell::virtio::Wait as _;
+    let late = || "requests in flight do not come back".into();
+    if !listener.interrupts() {
+        let mut patience = None;
+        loop {
+            for _ in 0..LOOKS {
+                match engine.reap()? {
+                    0 => core::hint::spin_loop(),
+                    finished => return Ok(finished),
+                }
+            }
+            if !patience.get_or_insert_with(|| listener.patience()).again() {
+                return Err(late());
+            }
+        }
+    }
+    let mut patience = listener.patience();
+    loop {
+        // Looked at between the note of what was heard and the sleep, so that no
+        // interrupt is slept through.
+        match engine.reap()? {
+            0 if patience.again() => {}
+            0 => return Err(late()),
+            finished => return Ok(finished),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Devices with as little behind them as QEMU has: what is left is the driver's own
+//! cost, the transport's and the device's.
+//!
+//! The disk is QEMU's `null-co`, which answers a request without doing anything, in
+//! an iothread of its own where there are eventfds: it polls the ring, as QEMU's
+//! iothreads do by default, and so takes many requests without a doorbell. The
+//! adapter's back end is a hub of two ports of which the other one leads nowhere: it
+//! drops each frame. With a single port on it, a hub would never finish one.
+
+use super::{Builder, virtio};
+use crate::qemu::Machine;
+
+/// The disk's size in bytes: enough for random sectors.
+const SIZE: u64 = 1 << 30;
+
+impl Builder<'_> {
+    pub(super) fn load(&mut self) {
+        self.line.add(
+            "-blockdev",
+            format!("driver=null-co,node-name=null,size={SIZE},read-zeroes=off"),
+        );
+        let disk = virtio(self.options, "blk", "null0").with("drive", "null");
+        let disk = match self.options.machine {
+            Machine::Microvm => disk,
+            Machine::Q35 | Machine::Pc => {
+                self.line
+                    .add("-object", "iothread,id=load0,poll-max-ns=1000000".into());
+                disk.with("iothread", "load0")
+            }
+        };
+        self.root(disk);
+        for port in 0..2 {
+            self.line
+                .add("-netdev", format!("hubport,id=hubport{port},hubid=0"));
+        }
+        let adapter = virtio(self.options, "net", "hub0").with("netdev", "hubport0");
+        self.root(adapter);
+    }
+}
