@@ -43,6 +43,10 @@
 //! device that serves its queue and writes down what a driver does against the
 //! specification.
 //!
+//! `virtio-drivers` adds `compat`: the crate of that name over these transports, with
+//! its drivers for GPU, input, sound and vsock devices and 9P (most of which need
+//! `virtio-drivers-alloc`, and so a global allocator).
+//!
 //! # A block device, from nothing
 //!
 //! ```no_run
@@ -147,6 +151,8 @@
 #[cfg(any(test, feature = "test-utils"))]
 extern crate std;
 
+#[cfg(feature = "virtio-drivers")]
+pub mod compat;
 pub mod device;
 pub mod dma;
 pub mod mmio;

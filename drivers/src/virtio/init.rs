@@ -103,7 +103,7 @@ impl<T: Transport> Drop for Init<T> {
 
 /// Looks at the status that a reset gets where no caller can be asked for a
 /// [`Wait`].
-const RESET_POLLS: Polls = Polls(100_000);
+pub(crate) const RESET_POLLS: Polls = Polls(100_000);
 
 /// Resets the device and marks it FAILED. Whether it did reset, so that memory
 /// shared with it may be used again, is the answer.

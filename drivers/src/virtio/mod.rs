@@ -6,6 +6,8 @@ mod init;
 mod wait;
 
 pub use features::Features;
+#[cfg(feature = "virtio-drivers")]
+pub(crate) use init::RESET_POLLS;
 pub use init::{Init, InitError};
 pub(crate) use init::{give_up, retire};
 pub use wait::{Polls, Wait};

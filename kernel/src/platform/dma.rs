@@ -5,6 +5,8 @@
 use alloc::alloc::{Layout, alloc_zeroed, dealloc};
 use core::ptr::NonNull;
 
+#[cfg(feature = "virtio-drivers")]
+use doorbell::compat::{BufferDirection, StaticDma};
 use doorbell::dma::{Dma, DmaError, DmaMemory};
 use doorbell::mmio::{MapError, MapMmio};
 
@@ -40,6 +42,25 @@ unsafe impl Dma for KernelDma {
             unsafe { dealloc(memory.pointer.as_ptr(), layout) };
         }
     }
+}
+
+/// Upstream's drivers take their memory from the same heap, and devices see their
+/// buffers, which are the heap's or a stack's, where they are.
+// SAFETY: all `KernelDma`s are one heap, and address 0 is none of its; all RAM is
+// mapped at its own address, so that a buffer is contiguous for devices as well.
+#[cfg(feature = "virtio-drivers")]
+unsafe impl StaticDma for KernelDma {
+    type Dma = Self;
+
+    fn dma() -> Self {
+        Self
+    }
+
+    unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> u64 {
+        buffer.as_ptr().expose_provenance() as u64
+    }
+
+    unsafe fn unshare(_: u64, _: NonNull<[u8]>, _: BufferDirection) {}
 }
 
 /// Device memory, mapped uncached and for good.
