@@ -32,7 +32,7 @@
 //!   not reset is a fault like others, but its memory is freed all the same.
 
 use core::fmt;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use virtio_drivers::transport as upstream;
 use virtio_drivers::transport::{DeviceType, InterruptStatus};
@@ -71,6 +71,8 @@ pub struct Compat<'f, T: Transport> {
     /// The queue whose size was read and that was not set up since, with its size.
     looked: Option<(u16, u16)>,
     fault: &'f Fault,
+    /// Where doorbells are counted, if they are.
+    doorbells: Option<&'f AtomicU64>,
     state: State,
 }
 
@@ -120,6 +122,7 @@ impl<'f, T: Transport> Compat<'f, T> {
             bells: [Bell::Absent; QUEUES as usize],
             looked: None,
             fault,
+            doorbells: None,
             state: State::AtRest,
         })
     }
@@ -128,6 +131,14 @@ impl<'f, T: Transport> Compat<'f, T> {
     #[must_use]
     pub fn without(mut self, features: Features) -> Self {
         self.masked |= features;
+        self
+    }
+
+    /// Counts in `doorbells` how often the device's doorbells are rung. Nobody else
+    /// changes it meanwhile.
+    #[must_use]
+    pub fn counting(mut self, doorbells: &'f AtomicU64) -> Self {
+        self.doorbells = Some(doorbells);
         self
     }
 
@@ -156,13 +167,26 @@ impl<'f, T: Transport> Compat<'f, T> {
 
     /// Lets doorbells through, and rings those that upstream rang too early.
     fn go_live(&mut self) {
-        for bell in &mut self.bells {
+        for queue in 0..QUEUES {
+            let bell = &mut self.bells[usize::from(queue)];
             if let Bell::Held { notifier, due } = *bell {
                 *bell = Bell::Live(notifier);
                 if due {
-                    notifier.notify();
+                    self.ring(notifier);
                 }
             }
+        }
+    }
+
+    #[inline]
+    fn ring(&self, notifier: Notifier) {
+        // The ring's writes come before the doorbell (2.7.13.4.1).
+        fence(Ordering::Release);
+        notifier.notify();
+        if let Some(doorbells) = self.doorbells {
+            // One writer: no read-modify-write is needed.
+            let count = doorbells.load(Ordering::Relaxed);
+            doorbells.store(count + 1, Ordering::Relaxed);
         }
     }
 
@@ -241,9 +265,8 @@ impl<T: Transport> upstream::Transport for Compat<'_, T> {
     fn notify(&mut self, queue: u16) {
         match self.bells.get_mut(usize::from(queue)) {
             Some(Bell::Live(notifier)) => {
-                // The ring's writes come before the doorbell (2.7.13.4.1).
-                fence(Ordering::Release);
-                notifier.notify();
+                let notifier = *notifier;
+                self.ring(notifier);
             }
             Some(Bell::Held { due, .. }) => *due = true,
             Some(Bell::Absent) | None => {}

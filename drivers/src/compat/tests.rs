@@ -185,11 +185,13 @@ fn plain(change: impl FnOnce(&mut Options)) -> FakeDevice<'static> {
 #[test]
 fn a_doorbell_before_driver_ok_waits_for_it() {
     let (device, fault) = (plain(|_| ()), Fault::new());
-    let mut transport = wrap(&device, &fault);
+    let doorbells = AtomicU64::new(0);
+    let mut transport = wrap(&device, &fault).counting(&doorbells);
     transport.begin_init(Feature::VERSION_1);
     let rings = [0, 1, 2].map(|queue| set_queue(&mut transport, queue, 8));
     transport.notify(1);
     assert!(!device.rang(1), "3.1.1");
+    assert_eq!(doorbells.load(Ordering::Relaxed), 0);
     transport.finish_init();
     assert_eq!(
         [0, 1, 2].map(|queue| device.rang(queue)),
@@ -200,6 +202,8 @@ fn a_doorbell_before_driver_ok_waits_for_it() {
         [0, 1, 2].map(|queue| device.rang(queue)),
         [false, false, true]
     );
+    transport.notify(3);
+    assert_eq!(doorbells.load(Ordering::Relaxed), 2);
     drop(transport);
     drop(rings);
 }

@@ -2,15 +2,14 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::ToString;
-use alloc::vec::Vec;
+use alloc::string::{String, ToString};
 
 use doorbell::device::blk::DEVICE_TYPE;
 
 use super::contest::{self, Arena, Options};
 use super::{Command, fail, number};
-use crate::load::Load;
 use crate::load::disk::{Ours, Workload};
+use crate::load::upstream::Upstream;
 use crate::machine::Machine;
 
 /// Reads or writes a disk, as fast as it goes.
@@ -34,6 +33,7 @@ pub(super) const COMMAND: Command = Command {
             }
             Ok(true)
         })?;
+        options.check()?;
         let workload = Workload {
             write,
             random,
@@ -49,11 +49,7 @@ pub(super) const COMMAND: Command = Command {
     },
 };
 
-fn run(
-    machine: &Machine,
-    options: &Options,
-    workload: Workload,
-) -> Result<u32, alloc::string::String> {
+fn run(machine: &Machine, options: &Options, workload: Workload) -> Result<u32, String> {
     let arena = Arena::find(machine, options, DEVICE_TYPE)?;
     let ours = Ours {
         machine,
@@ -63,7 +59,16 @@ fn run(
         features: arena.features,
         workload,
     };
-    let loads: Vec<Box<dyn Load + '_>> = [Box::new(ours) as _].into();
+    let upstream = |configuration| {
+        Box::new(Upstream {
+            machine,
+            unit: arena.unit.clone(),
+            way: arena.way,
+            configuration,
+            workload,
+        }) as _
+    };
+    let loads = contest::loads(options, ours, upstream);
     let order = if workload.random {
         "random"
     } else {

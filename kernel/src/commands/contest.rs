@@ -11,6 +11,7 @@ use doorbell::virtio::{Features, Wait as _};
 use super::pick::{self, Wanted};
 use super::{fail, number};
 use crate::drive::{self, Mode, Unit, Way};
+use crate::load::upstream::Configuration;
 use crate::load::{self, Load, Score, Spread};
 use crate::machine::Machine;
 use crate::println;
@@ -21,7 +22,7 @@ macro_rules! usage {
     ($own:literal) => {
         concat!(
             $own,
-            " [device=N] [way=legacy|modern|mmio] [depth=N] [count=N|seconds=N]",
+            " [driver=ours|upstream|both] [device=N] [way=legacy|modern|mmio] [depth=N] [count=N|seconds=N]",
             " [rounds=N] [interrupts=on|off] [indirect=on|off] [event_idx=on|off]"
         )
     };
@@ -50,6 +51,27 @@ enum Amount {
     Seconds(u32),
 }
 
+/// Whose drivers compete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drivers {
+    /// This project's.
+    Ours,
+    /// That of the crate `virtio-drivers`, in its best configuration and as shipped.
+    Upstream,
+    Both,
+}
+
+impl Drivers {
+    fn parse(name: Option<&str>) -> Result<Self, String> {
+        match name {
+            Some("ours") => Ok(Self::Ours),
+            Some("upstream") => Ok(Self::Upstream),
+            Some("both") => Ok(Self::Both),
+            _ => Err("it wants ours, upstream or both".to_string()),
+        }
+    }
+}
+
 /// How drivers compete.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
@@ -59,7 +81,9 @@ pub(super) struct Options {
     amount: Amount,
     rounds: u32,
     interrupts: bool,
-    features: Features,
+    drivers: Drivers,
+    indirect: bool,
+    event_idx: Option<bool>,
 }
 
 impl Options {
@@ -72,7 +96,9 @@ impl Options {
             amount: Amount::Count(COUNT),
             rounds: ROUNDS,
             interrupts: false,
-            features: drive::FEATURES,
+            drivers: Drivers::Ours,
+            indirect: true,
+            event_idx: None,
         }
     }
 
@@ -86,11 +112,32 @@ impl Options {
             "seconds" => self.amount = Amount::Seconds(number(value, 1..=86_400)?),
             "rounds" => self.rounds = number(value, 1..=10_000)?,
             "interrupts" => self.interrupts = switch(value)?,
-            "indirect" => self.features.set(Features::INDIRECT_DESC, switch(value)?),
-            "event_idx" => self.features.set(Features::EVENT_IDX, switch(value)?),
+            "driver" => self.drivers = Drivers::parse(value)?,
+            "indirect" => self.indirect = switch(value)?,
+            "event_idx" => self.event_idx = Some(switch(value)?),
             _ => return Ok(false),
         }
         Ok(true)
+    }
+}
+
+impl Options {
+    /// What arguments forbid together.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.interrupts && self.drivers != Drivers::Ours {
+            return Err("interrupts=on: upstream's drivers are polled here".to_string());
+        }
+        Ok(())
+    }
+
+    /// The generic features of ours. Without interrupts EVENT_IDX does harm, unless it
+    /// is asked for: QEMU's device then asks for a doorbell even while it polls.
+    fn features(&self) -> Features {
+        let mut features = drive::FEATURES;
+        features.set(Features::INDIRECT_DESC, self.indirect);
+        let event_idx = self.event_idx.unwrap_or(self.interrupts);
+        features.set(Features::EVENT_IDX, event_idx);
+        features
     }
 }
 
@@ -132,9 +179,26 @@ impl<'m> Arena<'m> {
             unit,
             way,
             mode,
-            features: options.features,
+            features: options.features(),
         })
     }
+}
+
+/// The loads of the drivers that are wanted: `ours`, and upstream's in each
+/// configuration.
+pub(super) fn loads<'m>(
+    options: &Options,
+    ours: impl Load + 'm,
+    upstream: impl Fn(Configuration) -> Box<dyn Load + 'm>,
+) -> Vec<Box<dyn Load + 'm>> {
+    let mut loads: Vec<Box<dyn Load + 'm>> = Vec::new();
+    if options.drivers != Drivers::Upstream {
+        loads.push(Box::new(ours));
+    }
+    if options.drivers != Drivers::Ours {
+        loads.extend([Configuration::Best, Configuration::Shipped].map(upstream));
+    }
+    loads
 }
 
 /// Lets the loads compete, and shows what came of it. `workload` says what they do, in
@@ -149,13 +213,12 @@ pub(super) fn run(
     let path = drive::open(arena.machine, unit, arena.way, arena.mode)?.path();
     let (kind, words) = workload;
     println!(
-        "{} at {} over {}, {}, {}: {words}, {} in flight.",
+        "{} at {} over {}, {}, {}: {words}.",
         unit.name(),
         unit.at(),
         path.0,
         path.1,
-        arena.mode.name(),
-        options.depth
+        arena.mode.name()
     );
     let requests = match options.amount {
         Amount::Count(count) => u64::from(count),
@@ -207,7 +270,7 @@ pub(super) fn run(
             notify: path.1.to_string(),
             interrupts: arena.mode.name(),
             what: words.to_string(),
-            depth: options.depth,
+            depth: score.depth(),
             turns: score.turns(),
             requests: score.requests(),
             cycles: cycles.into(),
@@ -257,8 +320,9 @@ fn table(arena: &Arena<'_>, scores: &[Score], hz: Option<u64>) {
         arena.machine.world.describe()
     );
     println!(
-        "{:<18}{:>6} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>11} {:>10}",
+        "{:<18}{:>6}{:>6} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>11} {:>10}",
         "driver",
+        "depth",
         "turns",
         "requests",
         "min",
@@ -278,8 +342,9 @@ fn table(arena: &Arena<'_>, scores: &[Score], hz: Option<u64>) {
             format!("{:.0}", hz as f64 / cycles.p50)
         });
         println!(
-            "{:<18}{:>6} {:>9} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>10.4} {:>11.4} {:>10}",
+            "{:<18}{:>6}{:>6} {:>9} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>10.4} {:>11.4} {:>10}",
             score.driver(),
+            score.depth(),
             score.turns(),
             score.requests(),
             cycles.min,

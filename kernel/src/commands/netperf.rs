@@ -3,14 +3,13 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use doorbell::device::net::{DEVICE_TYPE, ETHERNET_HEADER};
 
 use super::contest::{self, Arena, Options};
 use super::{Command, fail, number};
-use crate::load::Load;
 use crate::load::frames::{Ours, Workload};
+use crate::load::upstream::Upstream;
 use crate::machine::Machine;
 
 /// Bytes in a frame, unless asked otherwise: the shortest that Ethernet has, with its
@@ -32,6 +31,7 @@ pub(super) const COMMAND: Command = Command {
             }
             Ok(true)
         })?;
+        options.check()?;
         let workload = Workload {
             frame,
             depth: options.depth,
@@ -55,7 +55,16 @@ fn run(machine: &Machine, options: &Options, workload: Workload) -> Result<u32, 
         features: arena.features,
         workload,
     };
-    let loads: Vec<Box<dyn Load + '_>> = [Box::new(ours) as _].into();
+    let upstream = |configuration| {
+        Box::new(Upstream {
+            machine,
+            unit: arena.unit.clone(),
+            way: arena.way,
+            configuration,
+            workload,
+        }) as _
+    };
+    let loads = contest::loads(options, ours, upstream);
     let words = format!("frames of {} bytes", workload.frame);
     contest::run(&arena, options, ("netperf", &words), loads)
 }

@@ -56,6 +56,10 @@ impl Load for Ours<'_> {
         "ours"
     }
 
+    fn depth(&self) -> usize {
+        self.workload.depth
+    }
+
     fn turn(&mut self, requests: u64) -> Result<Turn, String> {
         let mut opened = drive::open(self.machine, &self.unit, self.way, self.mode)?;
         let listener = &opened.listener;

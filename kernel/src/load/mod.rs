@@ -10,6 +10,7 @@ pub mod disk;
 pub mod frames;
 mod pump;
 mod score;
+pub mod upstream;
 
 pub use pump::{Engine, pump};
 pub use score::{Score, Spread};
@@ -36,6 +37,10 @@ pub trait Load {
     /// The driver's name.
     fn driver(&self) -> &'static str;
 
+    /// How many requests it has in flight: fewer than asked for, if its driver does
+    /// not have more.
+    fn depth(&self) -> usize;
+
     /// Brings the device up, makes so many requests, and resets it.
     ///
     /// # Errors
@@ -56,7 +61,7 @@ pub fn compete(
 ) -> Vec<Result<Score, String>> {
     let mut scores: Vec<Result<Score, String>> = loads
         .iter()
-        .map(|load| Ok(Score::new(load.driver())))
+        .map(|load| Ok(Score::new(load.driver(), load.depth())))
         .collect();
     for round in 0..rounds {
         before(round);
@@ -89,6 +94,10 @@ mod tests {
     impl Load for Noted<'_> {
         fn driver(&self) -> &'static str {
             self.name
+        }
+
+        fn depth(&self) -> usize {
+            1
         }
 
         fn turn(&mut self, requests: u64) -> Result<Turn, String> {

@@ -39,14 +39,16 @@ impl Spread {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Score {
     driver: &'static str,
+    depth: usize,
     turns: Vec<Turn>,
 }
 
 impl Score {
     /// No turns yet.
-    pub(super) fn new(driver: &'static str) -> Self {
+    pub(super) fn new(driver: &'static str, depth: usize) -> Self {
         Self {
             driver,
+            depth,
             turns: Vec::new(),
         }
     }
@@ -58,6 +60,11 @@ impl Score {
     /// The driver's name.
     pub fn driver(&self) -> &'static str {
         self.driver
+    }
+
+    /// How many requests it had in flight.
+    pub fn depth(&self) -> usize {
+        self.depth
     }
 
     /// How many turns it took.
@@ -118,6 +125,7 @@ mod tests {
         });
         Score {
             driver: "ours",
+            depth: 1,
             turns: turns.collect(),
         }
     }

@@ -5,7 +5,6 @@
 use alloc::alloc::{Layout, alloc_zeroed, dealloc};
 use core::ptr::NonNull;
 
-#[cfg(feature = "virtio-drivers")]
 use doorbell::compat::{BufferDirection, StaticDma};
 use doorbell::dma::{Dma, DmaError, DmaMemory};
 use doorbell::mmio::{MapError, MapMmio};
@@ -48,7 +47,6 @@ unsafe impl Dma for KernelDma {
 /// buffers, which are the heap's or a stack's, where they are.
 // SAFETY: all `KernelDma`s are one heap, and address 0 is none of its; all RAM is
 // mapped at its own address, so that a buffer is contiguous for devices as well.
-#[cfg(feature = "virtio-drivers")]
 unsafe impl StaticDma for KernelDma {
     type Dma = Self;
 

@@ -1,0 +1,317 @@
+//! The same loads by the drivers of the crate `virtio-drivers`, over this project's
+//! transports.
+//!
+//! They run as they are shipped, and in their best configuration: EVENT_IDX is hidden
+//! from them, which they handle badly, so that they can switch interrupts off and hear
+//! that a device that polls wants no doorbells. Both are better off here than over
+//! their own transports, which look a doorbell up each time that they ring it.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use doorbell::compat::{Compat, DmaHal, Fault};
+use doorbell::dma::{DmaRegion, PAGE_SIZE};
+use doorbell::transport::Transport;
+use doorbell::virtio::Features;
+use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
+use virtio_drivers::device::net::VirtIONetRaw;
+
+use super::disk::{self, Blocks};
+use super::{Engine, Load, Turn, frames, pump};
+use crate::drive::{self, Mode, Unit, Way};
+use crate::machine::Machine;
+use crate::platform::dma::KernelDma;
+
+type Hal = DmaHal<KernelDma>;
+type Wrapped<'t, 'f> = Compat<'f, &'t mut dyn Transport>;
+
+/// The constant size of the block driver's queue, and so the most requests in flight:
+/// with indirect descriptors.
+const BLK_SIZE: usize = 16;
+/// The size of the network driver's queues, which its user chooses: QEMU's own.
+const NET_SIZE: usize = 256;
+
+/// How a driver is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Configuration {
+    /// The best that is known.
+    Best,
+    /// As it is.
+    Shipped,
+}
+
+impl Configuration {
+    /// The driver's name in it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Best => "upstream",
+            Self::Shipped => "upstream-shipped",
+        }
+    }
+}
+
+/// A device, driven by upstream's driver.
+pub struct Upstream<'m, W> {
+    /// The machine.
+    pub machine: &'m Machine,
+    /// The device.
+    pub unit: Unit,
+    /// How it is reached.
+    pub way: Way,
+    /// How the driver is set up.
+    pub configuration: Configuration,
+    /// What is asked of it.
+    pub workload: W,
+}
+
+impl<W> Upstream<'_, W> {
+    /// Opens the device, which is polled, and lets `turn` use it.
+    fn with<R>(
+        &self,
+        turn: impl FnOnce(Wrapped<'_, '_>, &Fault, &Rung<'_>, &drive::Listener<'_>) -> Result<R, String>,
+    ) -> Result<R, String> {
+        let mut opened = drive::open(self.machine, &self.unit, self.way, Mode::Polling)?;
+        let (fault, doorbells) = (Fault::new(), AtomicU64::new(0));
+        let transport: &mut dyn Transport = &mut *opened.transport;
+        // SAFETY: upstream's drivers keep their rings until they have dropped the
+        // transport, and the engines below keep the buffers that they pass to them
+        // longer than the drivers.
+        let wrapped = unsafe { Compat::new(transport, &fault) };
+        let wrapped = wrapped.map_err(|error| error.to_string())?;
+        let wrapped = wrapped.counting(&doorbells);
+        let wrapped = match self.configuration {
+            Configuration::Best => wrapped.without(Features::EVENT_IDX),
+            Configuration::Shipped => wrapped,
+        };
+        turn(wrapped, &fault, &Rung(&doorbells), &opened.listener)
+    }
+}
+
+/// How often a device was rung.
+struct Rung<'d>(&'d AtomicU64);
+
+impl Rung<'_> {
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Load for Upstream<'_, disk::Workload> {
+    fn driver(&self) -> &'static str {
+        self.configuration.name()
+    }
+
+    fn depth(&self) -> usize {
+        self.workload.depth.min(BLK_SIZE)
+    }
+
+    fn turn(&mut self, requests: u64) -> Result<Turn, String> {
+        let depth = self.depth();
+        self.with(|wrapped, fault, rung, listener| {
+            let blk = fault.check(VirtIOBlk::<Hal, _>::new(wrapped));
+            let mut blk = blk.map_err(|error| error.to_string())?;
+            if self.configuration == Configuration::Best {
+                blk.disable_interrupts();
+            }
+            let blocks = Blocks::new(&self.workload, blk.capacity())?;
+            let slot = |_| {
+                Ok(Slot {
+                    request: BlkReq::default(),
+                    buffer: DmaRegion::new(KernelDma, self.workload.block, PAGE_SIZE)?,
+                    response: BlkResp::default(),
+                })
+            };
+            let slots: Result<Vec<_>, doorbell::dma::DmaError> = (0..depth).map(slot).collect();
+            let mut disk = Disk {
+                blk,
+                blocks,
+                write: self.workload.write,
+                slots: slots.map_err(|error| error.to_string())?,
+                free: (0..depth).collect(),
+                by_token: [0; BLK_SIZE],
+                rung,
+            };
+            pump(&mut disk, depth, requests, listener)
+        })
+    }
+}
+
+/// What upstream's block driver borrows for a request.
+struct Slot {
+    request: BlkReq,
+    buffer: DmaRegion<KernelDma>,
+    response: BlkResp,
+}
+
+/// Fields are dropped in this order: the device is reset before its buffers go.
+struct Disk<'t, 'f, 'd> {
+    blk: VirtIOBlk<Hal, Wrapped<'t, 'f>>,
+    blocks: Blocks,
+    write: bool,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// The slot of each request in flight.
+    by_token: [usize; BLK_SIZE],
+    rung: &'d Rung<'d>,
+}
+
+impl Engine for Disk<'_, '_, '_> {
+    #[inline]
+    fn submit(&mut self) -> Result<bool, String> {
+        let Some(index) = self.free.pop() else {
+            return Ok(false);
+        };
+        let sector = self.blocks.next_sector() as usize;
+        let Slot {
+            request,
+            buffer,
+            response,
+        } = &mut self.slots[index];
+        // SAFETY: the slot stays where it is, and is used no more until the request
+        // with this token is complete, or the driver is dropped.
+        let token = unsafe {
+            if self.write {
+                self.blk.write_blocks_nb(sector, request, buffer, response)
+            } else {
+                self.blk.read_blocks_nb(sector, request, buffer, response)
+            }
+        };
+        let token = token.map_err(|error| error.to_string())?;
+        let slot = self.by_token.get_mut(usize::from(token));
+        *slot.ok_or_else(|| format!("upstream's token is {token}"))? = index;
+        Ok(true)
+    }
+
+    #[inline]
+    fn reap(&mut self) -> Result<u32, String> {
+        let mut finished = 0;
+        while let Some(token) = self.blk.peek_used() {
+            let index = *self
+                .by_token
+                .get(usize::from(token))
+                .ok_or_else(|| format!("the device's token is {token}"))?;
+            let Slot {
+                request,
+                buffer,
+                response,
+            } = &mut self.slots[index];
+            // SAFETY: the slot is the one that was submitted with this token.
+            let done = unsafe {
+                if self.write {
+                    self.blk
+                        .complete_write_blocks(token, request, buffer, response)
+                } else {
+                    self.blk
+                        .complete_read_blocks(token, request, buffer, response)
+                }
+            };
+            done.map_err(|error| error.to_string())?;
+            self.free.push(index);
+            finished += 1;
+        }
+        Ok(finished)
+    }
+
+    /// Upstream rings for each request by itself.
+    fn kick(&mut self) {}
+
+    fn doorbells(&mut self) -> u64 {
+        self.rung.count()
+    }
+}
+
+impl Load for Upstream<'_, frames::Workload> {
+    fn driver(&self) -> &'static str {
+        self.configuration.name()
+    }
+
+    fn depth(&self) -> usize {
+        self.workload.depth.min(NET_SIZE)
+    }
+
+    fn turn(&mut self, requests: u64) -> Result<Turn, String> {
+        let depth = self.depth();
+        self.with(|wrapped, fault, rung, listener| {
+            let net = VirtIONetRaw::<Hal, _, NET_SIZE>::new(wrapped);
+            let net = fault.check(net).map_err(|error| error.to_string())?;
+            // Its queues are in it.
+            let mut net = Box::new(net);
+            if self.configuration == Configuration::Best {
+                net.disable_interrupts();
+            }
+            let frame = |_| {
+                let mut frame = vec![0; MAX_HEADER + self.workload.frame];
+                let header = net.fill_buffer_header(&mut frame)?;
+                frame.truncate(header + self.workload.frame);
+                frames::write_header(&mut frame[header..]);
+                Ok(frame)
+            };
+            let sent: virtio_drivers::Result<Vec<_>> = (0..depth).map(frame).collect();
+            let mut adapter = Adapter {
+                net,
+                frames: sent.map_err(|error| error.to_string())?,
+                free: (0..depth).collect(),
+                by_token: [0; NET_SIZE],
+                rung,
+            };
+            pump(&mut adapter, depth, requests, listener)
+        })
+    }
+}
+
+/// No header of a frame is longer (virtio 1.2, 5.1.6: `struct virtio_net_hdr`).
+const MAX_HEADER: usize = 12;
+
+/// Fields are dropped in this order: the device is reset before its frames go.
+struct Adapter<'t, 'f, 'd> {
+    net: Box<VirtIONetRaw<Hal, Wrapped<'t, 'f>, NET_SIZE>>,
+    frames: Vec<Vec<u8>>,
+    free: Vec<usize>,
+    /// The frame of each request in flight.
+    by_token: [usize; NET_SIZE],
+    rung: &'d Rung<'d>,
+}
+
+impl Engine for Adapter<'_, '_, '_> {
+    #[inline]
+    fn submit(&mut self) -> Result<bool, String> {
+        let Some(index) = self.free.pop() else {
+            return Ok(false);
+        };
+        // SAFETY: the frame stays where it is, and is used no more until the request
+        // with this token is complete, or the driver is dropped.
+        let token = unsafe { self.net.transmit_begin(&self.frames[index]) };
+        let token = token.map_err(|error| error.to_string())?;
+        let slot = self.by_token.get_mut(usize::from(token));
+        *slot.ok_or_else(|| format!("upstream's token is {token}"))? = index;
+        Ok(true)
+    }
+
+    #[inline]
+    fn reap(&mut self) -> Result<u32, String> {
+        let mut finished = 0;
+        while let Some(token) = self.net.poll_transmit() {
+            let index = *self
+                .by_token
+                .get(usize::from(token))
+                .ok_or_else(|| format!("the device's token is {token}"))?;
+            // SAFETY: the frame is the one that was submitted with this token.
+            let done = unsafe { self.net.transmit_complete(token, &self.frames[index]) };
+            done.map_err(|error| error.to_string())?;
+            self.free.push(index);
+            finished += 1;
+        }
+        Ok(finished)
+    }
+
+    /// Upstream rings for each frame by itself.
+    fn kick(&mut self) {}
+
+    fn doorbells(&mut self) -> u64 {
+        self.rung.count()
+    }
+}
