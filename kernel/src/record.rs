@@ -59,6 +59,15 @@ pub enum Record<'a> {
     Summary(SummaryRecord),
     /// A driver under load.
     Load(LoadRecord),
+    /// The parts of a request, in cycles; `kick` is for all that are in flight.
+    Parts {
+        workload: String,
+        driver: &'static str,
+        depth: usize,
+        submit: u64,
+        kick: u64,
+        reap: u64,
+    },
     /// How two drivers compare that took turns.
     Ratio(RatioRecord),
     /// What was not done, and why.

@@ -12,7 +12,7 @@ use super::pick::{self, Wanted};
 use super::{fail, number};
 use crate::drive::{self, Mode, Unit, Way};
 use crate::load::upstream::Configuration;
-use crate::load::{self, Load, Score, Spread};
+use crate::load::{self, Load, Parts, Score, Spread};
 use crate::machine::Machine;
 use crate::println;
 use crate::record::{LoadRecord, RatioRecord, Record, SpreadRecord};
@@ -23,7 +23,7 @@ macro_rules! usage {
         concat!(
             $own,
             " [driver=ours|upstream|both] [device=N] [way=legacy|modern|mmio] [depth=N] [count=N|seconds=N]",
-            " [rounds=N] [interrupts=on|off] [indirect=on|off] [event_idx=on|off]"
+            " [rounds=N] [interrupts=on|off] [indirect=on|off] [event_idx=on|off] [parts=on|off]"
         )
     };
 }
@@ -84,6 +84,7 @@ pub(super) struct Options {
     drivers: Drivers,
     indirect: bool,
     event_idx: Option<bool>,
+    parts: bool,
 }
 
 impl Options {
@@ -99,6 +100,7 @@ impl Options {
             drivers: Drivers::Ours,
             indirect: true,
             event_idx: None,
+            parts: false,
         }
     }
 
@@ -114,6 +116,7 @@ impl Options {
             "interrupts" => self.interrupts = switch(value)?,
             "driver" => self.drivers = Drivers::parse(value)?,
             "indirect" => self.indirect = switch(value)?,
+            "parts" => self.parts = switch(value)?,
             "event_idx" => self.event_idx = Some(switch(value)?),
             _ => return Ok(false),
         }
@@ -246,6 +249,9 @@ pub(super) fn run(
         }
     });
     let mut failures = 0;
+    if options.parts {
+        failures += parts(kind, &mut loads);
+    }
     let mut scores = Vec::new();
     for (load, result) in loads.iter().zip(results) {
         match result {
@@ -287,6 +293,40 @@ pub(super) fn run(
         }
     }
     Ok(failures)
+}
+
+/// Times and shows the parts of a request. The result is how many drivers failed.
+fn parts(kind: &str, loads: &mut [Box<dyn Load + '_>]) -> u32 {
+    let mut failures = 0;
+    println!();
+    println!("Cycles of a request's parts, the least of many; a kick is for all in flight:");
+    println!(
+        "{:<18}{:>6} {:>8} {:>8} {:>8}",
+        "driver", "depth", "submit", "kick", "reap"
+    );
+    for load in loads {
+        match load.parts() {
+            Ok(Parts { submit, kick, reap }) => {
+                let (driver, depth) = (load.driver(), load.depth());
+                println!("{driver:<18}{depth:>6} {submit:>8} {kick:>8} {reap:>8}");
+                let workload = kind.to_string();
+                Record::Parts {
+                    workload,
+                    driver,
+                    depth,
+                    submit,
+                    kick,
+                    reap,
+                }
+                .emit();
+            }
+            Err(error) => {
+                fail(&format!("{kind}, driver {}", load.driver()), error);
+                failures += 1;
+            }
+        }
+    }
+    failures
 }
 
 /// Shows how two drivers compare.

@@ -9,8 +9,8 @@ use doorbell::dma::{DmaRegion, PAGE_SIZE};
 use doorbell::transport::Transport;
 use doorbell::virtio::Features;
 
-use super::{Engine, Load, Turn, pump};
-use crate::drive::{self, Mode, Unit, Way};
+use super::{Engine, Load, Parts, Turn, parts, pump};
+use crate::drive::{self, Listener, Mode, Unit, Way};
 use crate::machine::Machine;
 use crate::platform::dma::KernelDma;
 
@@ -115,6 +115,22 @@ impl Load for Ours<'_> {
     }
 
     fn turn(&mut self, requests: u64) -> Result<Turn, String> {
+        let depth = self.workload.depth;
+        self.with(|busy, listener| pump(busy, depth, requests, listener))
+    }
+
+    fn parts(&mut self) -> Result<Parts, String> {
+        let depth = self.workload.depth;
+        self.with(|busy, listener| parts(busy, depth, listener))
+    }
+}
+
+impl Ours<'_> {
+    /// Brings the disk up, and lets `work` use it.
+    fn with<R>(
+        &self,
+        work: impl FnOnce(&mut Busy<&mut dyn Transport>, &Listener<'_>) -> Result<R, String>,
+    ) -> Result<R, String> {
         let mut opened = drive::open(self.machine, &self.unit, self.way, self.mode)?;
         let listener = &opened.listener;
         let depth = self.workload.depth;
@@ -124,7 +140,8 @@ impl Load for Ours<'_> {
             ..listener.setup(self.features)
         };
         let wait = &mut listener.bring_up();
-        let blk = Blk::new(&mut *opened.transport, &setup, KernelDma, wait);
+        let transport: &mut dyn Transport = &mut *opened.transport;
+        let blk = Blk::new(transport, &setup, KernelDma, wait);
         let mut blk = blk.map_err(|error| error.to_string())?;
         blk.set_interrupts(listener.interrupts());
         let blocks = Blocks::new(&self.workload, blk.info().capacity)?;
@@ -136,7 +153,7 @@ impl Load for Ours<'_> {
             blocks,
             write: self.workload.write,
         };
-        pump(&mut busy, depth, requests, listener)
+        work(&mut busy, listener)
     }
 }
 

@@ -8,8 +8,8 @@ use doorbell::device::{Driver as _, Setup};
 use doorbell::transport::Transport;
 use doorbell::virtio::Features;
 
-use super::{Engine, Load, Turn, pump};
-use crate::drive::{self, Mode, Unit, Way};
+use super::{Engine, Load, Parts, Turn, parts, pump};
+use crate::drive::{self, Listener, Mode, Unit, Way};
 use crate::machine::Machine;
 use crate::platform::dma::KernelDma;
 
@@ -61,6 +61,22 @@ impl Load for Ours<'_> {
     }
 
     fn turn(&mut self, requests: u64) -> Result<Turn, String> {
+        let depth = self.workload.depth;
+        self.with(|busy, listener| pump(busy, depth, requests, listener))
+    }
+
+    fn parts(&mut self) -> Result<Parts, String> {
+        let depth = self.workload.depth;
+        self.with(|busy, listener| parts(busy, depth, listener))
+    }
+}
+
+impl Ours<'_> {
+    /// Brings the adapter up, and lets `work` use it.
+    fn with<R>(
+        &self,
+        work: impl FnOnce(&mut Busy<&mut dyn Transport>, &Listener<'_>) -> Result<R, String>,
+    ) -> Result<R, String> {
         let mut opened = drive::open(self.machine, &self.unit, self.way, self.mode)?;
         let listener = &opened.listener;
         let Workload { frame: len, depth } = self.workload;
@@ -69,7 +85,8 @@ impl Load for Ours<'_> {
             ..listener.setup(self.features)
         };
         let wait = &mut listener.bring_up();
-        let net = Net::new(&mut *opened.transport, &setup, KernelDma, wait);
+        let transport: &mut dyn Transport = &mut *opened.transport;
+        let net = Net::new(transport, &setup, KernelDma, wait);
         let mut net = net.map_err(|error| error.to_string())?;
         net.set_interrupts(listener.interrupts());
         let frame = |_| {
@@ -84,7 +101,7 @@ impl Load for Ours<'_> {
             net,
             spare: spare.map_err(|error| error.to_string())?,
         };
-        pump(&mut busy, depth, requests, listener)
+        work(&mut busy, listener)
     }
 }
 

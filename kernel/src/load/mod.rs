@@ -12,7 +12,7 @@ mod pump;
 mod score;
 pub mod upstream;
 
-pub use pump::{Engine, pump};
+pub use pump::{Engine, Parts, parts, pump};
 pub use score::{Score, Spread};
 
 use alloc::boxed::Box;
@@ -47,6 +47,13 @@ pub trait Load {
     ///
     /// What failed: then the load takes no more turns.
     fn turn(&mut self, requests: u64) -> Result<Turn, String>;
+
+    /// Brings the device up, times the parts of a request, and resets it.
+    ///
+    /// # Errors
+    ///
+    /// What failed.
+    fn parts(&mut self) -> Result<Parts, String>;
 }
 
 /// Lets the loads take turns of so many requests, round by round. `before` is told
@@ -98,6 +105,10 @@ mod tests {
 
         fn depth(&self) -> usize {
             1
+        }
+
+        fn parts(&mut self) -> Result<Parts, String> {
+            Ok(Parts::default())
         }
 
         fn turn(&mut self, requests: u64) -> Result<Turn, String> {

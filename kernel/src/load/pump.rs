@@ -62,6 +62,74 @@ pub fn pump<E: Engine>(
     })
 }
 
+/// What the parts of a request cost, where `depth` of them go through each part
+/// together: what one of them takes, in cycles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// To make it available; for a driver that rings for each by itself, with that.
+    pub submit: u64,
+    /// To ring for all of them, once.
+    pub kick: u64,
+    /// To take it back.
+    pub reap: u64,
+}
+
+/// How many times all requests go through the parts, of which the fastest counts:
+/// interruptions make a part longer only.
+const PASSES: u32 = 100;
+
+/// How long the device has to answer all requests of a pass, in milliseconds.
+const PASS_MS: u64 = 2;
+
+/// Times the parts of a request, by `depth` requests at once. Nothing else goes on
+/// meanwhile: the device has answered all of them before the first is taken back.
+///
+/// # Errors
+///
+/// The engine's; and when the device never answers all of them in time.
+pub fn parts<E: Engine>(
+    engine: &mut E,
+    depth: usize,
+    listener: &Listener<'_>,
+) -> Result<Parts, String> {
+    use doorbell::virtio::Wait as _;
+    let n = depth as u64;
+    rush(engine, depth, WARM_UP.max(n), listener)?;
+    let mut best: Option<Parts> = None;
+    for _ in 0..PASSES {
+        let start = tsc::start();
+        for _ in 0..depth {
+            engine.submit()?;
+        }
+        let submitted = tsc::stop();
+        engine.kick();
+        let kicked = tsc::stop();
+        let mut answer = listener.clock().wait_ms(PASS_MS);
+        while answer.again() {}
+        let before = tsc::start();
+        let mut back = u64::from(engine.reap()?);
+        let reap = tsc::stop().wrapping_sub(before);
+        let whole = back == n;
+        while back < n {
+            back += u64::from(wait(engine, listener)?);
+        }
+        if whole {
+            let pass = Parts {
+                submit: submitted.wrapping_sub(start) / n,
+                kick: kicked.wrapping_sub(submitted),
+                reap: reap / n,
+            };
+            let least = best.unwrap_or(pass);
+            best = Some(Parts {
+                submit: least.submit.min(pass.submit),
+                kick: least.kick.min(pass.kick),
+                reap: least.reap.min(pass.reap),
+            });
+        }
+    }
+    best.ok_or_else(|| format!("{n} requests take longer than {PASS_MS} ms"))
+}
+
 #[inline(never)]
 fn rush<E: Engine>(
     engine: &mut E,

@@ -21,8 +21,8 @@ use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
 use virtio_drivers::device::net::VirtIONetRaw;
 
 use super::disk::{self, Blocks};
-use super::{Engine, Load, Turn, frames, pump};
-use crate::drive::{self, Mode, Unit, Way};
+use super::{Engine, Load, Parts, Turn, frames, parts, pump};
+use crate::drive::{self, Listener, Mode, Unit, Way};
 use crate::machine::Machine;
 use crate::platform::dma::KernelDma;
 
@@ -72,7 +72,7 @@ impl<W> Upstream<'_, W> {
     /// Opens the device, which is polled, and lets `turn` use it.
     fn with<R>(
         &self,
-        turn: impl FnOnce(Wrapped<'_, '_>, &Fault, &Rung<'_>, &drive::Listener<'_>) -> Result<R, String>,
+        turn: impl FnOnce(Wrapped<'_, '_>, &Fault, &Rung<'_>, &Listener<'_>) -> Result<R, String>,
     ) -> Result<R, String> {
         let mut opened = drive::open(self.machine, &self.unit, self.way, Mode::Polling)?;
         let (fault, doorbells) = (Fault::new(), AtomicU64::new(0));
@@ -111,6 +111,22 @@ impl Load for Upstream<'_, disk::Workload> {
 
     fn turn(&mut self, requests: u64) -> Result<Turn, String> {
         let depth = self.depth();
+        self.disk(|disk, listener| pump(disk, depth, requests, listener))
+    }
+
+    fn parts(&mut self) -> Result<Parts, String> {
+        let depth = self.depth();
+        self.disk(|disk, listener| parts(disk, depth, listener))
+    }
+}
+
+impl Upstream<'_, disk::Workload> {
+    /// Brings the device up, and lets `work` use it.
+    fn disk<R>(
+        &self,
+        work: impl FnOnce(&mut Disk<'_, '_, '_>, &Listener<'_>) -> Result<R, String>,
+    ) -> Result<R, String> {
+        let depth = self.depth();
         self.with(|wrapped, fault, rung, listener| {
             let blk = fault.check(VirtIOBlk::<Hal, _>::new(wrapped));
             let mut blk = blk.map_err(|error| error.to_string())?;
@@ -135,7 +151,7 @@ impl Load for Upstream<'_, disk::Workload> {
                 by_token: [0; BLK_SIZE],
                 rung,
             };
-            pump(&mut disk, depth, requests, listener)
+            work(&mut disk, listener)
         })
     }
 }
@@ -235,6 +251,22 @@ impl Load for Upstream<'_, frames::Workload> {
 
     fn turn(&mut self, requests: u64) -> Result<Turn, String> {
         let depth = self.depth();
+        self.adapter(|adapter, listener| pump(adapter, depth, requests, listener))
+    }
+
+    fn parts(&mut self) -> Result<Parts, String> {
+        let depth = self.depth();
+        self.adapter(|adapter, listener| parts(adapter, depth, listener))
+    }
+}
+
+impl Upstream<'_, frames::Workload> {
+    /// Brings the device up, and lets `work` use it.
+    fn adapter<R>(
+        &self,
+        work: impl FnOnce(&mut Adapter<'_, '_, '_>, &Listener<'_>) -> Result<R, String>,
+    ) -> Result<R, String> {
+        let depth = self.depth();
         self.with(|wrapped, fault, rung, listener| {
             let net = VirtIONetRaw::<Hal, _, NET_SIZE>::new(wrapped);
             let net = fault.check(net).map_err(|error| error.to_string())?;
@@ -258,7 +290,7 @@ impl Load for Upstream<'_, frames::Workload> {
                 by_token: [0; NET_SIZE],
                 rung,
             };
-            pump(&mut adapter, depth, requests, listener)
+            work(&mut adapter, listener)
         })
     }
 }
