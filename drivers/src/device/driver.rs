@@ -2,7 +2,7 @@
 
 use super::DeviceError;
 use crate::dma::Dma;
-use crate::queue::{QueueMut, SplitRing};
+use crate::queue::{AnyRing, QueueMut};
 use crate::virtio::{Features, Wait};
 
 /// What all drivers offer, whatever their kind of device: it can be used as
@@ -20,7 +20,7 @@ pub trait Driver<D: Dma> {
     /// # Panics
     ///
     /// If there is no such queue: there are [`queues`](Self::queues).
-    fn queue(&mut self, n: usize) -> QueueMut<'_, SplitRing<D>>;
+    fn queue(&mut self, n: usize) -> QueueMut<'_, AnyRing<D>>;
 
     /// Asks for interrupts of all queues, or asks to be spared them, as they are
     /// when the driver starts. Whoever asks looks once more afterwards for what
@@ -86,7 +86,7 @@ macro_rules! impl_driver {
             fn queue(
                 &mut self,
                 n: usize,
-            ) -> $crate::queue::QueueMut<'_, $crate::queue::SplitRing<D>> {
+            ) -> $crate::queue::QueueMut<'_, $crate::queue::AnyRing<D>> {
                 self.link.queue(n)
             }
 

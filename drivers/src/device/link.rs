@@ -6,7 +6,7 @@ use core::mem::ManuallyDrop;
 
 use super::{DeviceError, Setup};
 use crate::dma::{Dma, Table};
-use crate::queue::{Buffer, QueueError, QueueMut, SplitRing, Token, VirtQueue};
+use crate::queue::{AnyRing, Buffer, QueueError, QueueMut, Token, VirtQueue};
 use crate::transport::{DeviceStatus, Interrupt, Transport, is_gone};
 use crate::virtio::{Features, Init, Wait, give_up, retire};
 
@@ -41,7 +41,7 @@ pub(super) struct Link<T: Transport, R, D: Dma + Clone> {
 
 /// A queue, and what its requests own.
 struct Channel<R, D: Dma> {
-    queue: VirtQueue<SplitRing<D>>,
+    queue: VirtQueue<AnyRing<D>>,
     /// By token: what the request in flight owns.
     owned: ManuallyDrop<Table<Option<R>, D>>,
     vector: Option<u16>,
@@ -118,7 +118,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
         let transport = init.transport();
         let sizes = Table::try_new(dma.clone(), count, |n| {
             let Plan { index, size, .. } = plan(n);
-            Ok::<_, DeviceError>(transport.queue_size(index)?.choose(index, size)?)
+            Ok::<_, DeviceError>(transport.queue_size(index)?.choose(index, size, features)?)
         })?;
         let prepared = prepare(transport, &sizes)?;
         let mut channels = Table::with_capacity(dma.clone(), count)?;
@@ -202,7 +202,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     }
 
     /// Checks that there is a queue `n`.
-    #[inline(always)]
+    #[inline]
     pub(super) fn check_queue(&self, n: usize) -> Result<(), DeviceError> {
         let queues = self.queues();
         if n < queues {
@@ -213,8 +213,8 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     }
 
     /// Queue `n`, which there is.
-    #[inline(always)]
-    pub(super) fn queue(&mut self, n: usize) -> QueueMut<'_, SplitRing<D>> {
+    #[inline]
+    pub(super) fn queue(&mut self, n: usize) -> QueueMut<'_, AnyRing<D>> {
         QueueMut::new(&mut self.channels[n].queue)
     }
 
@@ -232,7 +232,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     ///
     /// The buffers are memory that `request` owns, or that lives until the link
     /// is dropped and that nobody else accesses while the request is in flight.
-    #[inline(always)]
+    #[inline]
     pub(super) unsafe fn submit(
         &mut self,
         n: usize,
@@ -254,7 +254,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     /// Takes back a finished request of queue `n` and what it owns. After a
     /// device's fault the device is reset and FAILED; the requests that it had come
     /// back by the next calls, and after them [`QueueError::Broken`].
-    #[inline(always)]
+    #[inline]
     pub(super) fn pop(&mut self, n: usize) -> Result<Option<Back<R>>, DeviceError> {
         let channel = &mut self.channels[n];
         if channel.free {

@@ -2,17 +2,24 @@
 //!
 //! A [`VirtQueue`] is a [`Ring`] and a [`Notifier`]. The ring knows memory,
 //! addresses and barriers, and never a transport; the notifier knows how to ring
-//! and nothing else. [`split`] is the ring that every device has.
+//! and nothing else. [`split`] is the ring that every device has, [`packed`] one
+//! that it may have beside; [`AnyRing`] is the one that was negotiated.
 
-use core::fmt;
 use core::ops::Deref;
 
-use crate::dma::{Dma, DmaError};
+use crate::dma::Dma;
 use crate::transport::{Notifier, Notify, RingAddresses, Transport, TransportError};
 use crate::virtio::Features;
 
+mod any;
+mod error;
+pub mod packed;
+mod request;
 pub mod split;
 
+pub use any::AnyRing;
+pub use error::{QueueError, SetupError};
+pub use packed::PackedRing;
 pub use split::SplitRing;
 
 /// A piece of memory that a device reads or writes.
@@ -135,9 +142,10 @@ pub struct VirtQueue<R> {
     doorbells: u64,
 }
 
-impl<D: Dma + Clone> VirtQueue<SplitRing<D>> {
-    /// Makes a split ring for queue `index` of a device and gives it to the
-    /// device: of `wanted` descriptors, or as near to it as the device allows.
+impl<D: Dma + Clone> VirtQueue<AnyRing<D>> {
+    /// Makes a ring for queue `index` of a device, packed if `features` has
+    /// `VIRTIO_F_RING_PACKED` and split otherwise, and gives it to the device: of
+    /// `wanted` descriptors, or as near to it as the device and the ring allow.
     /// Requests of up to `indirect` buffers take one descriptor where `features`
     /// has `VIRTIO_F_INDIRECT_DESC`. Interrupts are off.
     ///
@@ -152,7 +160,8 @@ impl<D: Dma + Clone> VirtQueue<SplitRing<D>> {
         features: Features,
         dma: D,
     ) -> Result<Self, SetupError> {
-        let size = transport.queue_size(index)?.choose(index, wanted)?;
+        let size = transport.queue_size(index)?;
+        let size = size.choose(index, wanted, features)?;
         Self::with_size(transport, index, size, indirect, features, dma)
     }
 
@@ -166,10 +175,10 @@ impl<D: Dma + Clone> VirtQueue<SplitRing<D>> {
         features: Features,
         dma: D,
     ) -> Result<Self, SetupError> {
-        let mut ring = SplitRing::new(size, transport.ring_layout(), indirect, features, dma)?;
+        let mut ring = AnyRing::new(size, transport.ring_layout(), indirect, features, dma)?;
         ring.set_interrupts(false);
         // SAFETY: the ring is of that size and layout, and keeps its memory
-        // until it is told that the device was reset (`SplitRing::release`).
+        // until it is told that the device was reset (`AnyRing::release`).
         let notifier = unsafe { transport.enable_queue(index, size, &ring.addresses()) };
         match notifier {
             Ok(notifier) => Ok(Self {
@@ -375,129 +384,6 @@ impl<R> Deref for QueueMut<'_, R> {
 
     fn deref(&self) -> &VirtQueue<R> {
         self.0
-    }
-}
-
-/// What can go wrong with a queue in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum QueueError {
-    /// There are too few free descriptors now.
-    Full {
-        /// How many the request takes.
-        needed: usize,
-        /// How many are free.
-        free: u16,
-    },
-    /// No queue of this size takes such a request: it is empty, longer than the
-    /// queue (2.7.5.3.1), has a buffer of length 0, more than 4 GiB in all, or a
-    /// readable buffer behind a writable one (2.7.4.2).
-    Chain {
-        /// How many buffers it has.
-        buffers: usize,
-    },
-    /// The device's used index is further ahead than requests are in flight.
-    UsedIndex {
-        /// The index that it shows.
-        index: u16,
-        /// The index up to which requests were taken back.
-        seen: u16,
-        /// How many requests are in flight.
-        in_flight: u16,
-    },
-    /// The device gave back a request that it does not have: an index out of
-    /// range, or one that is not in flight (or no longer).
-    UsedId {
-        /// The index that it gave.
-        id: u32,
-    },
-    /// The device says that it wrote more than was writable.
-    UsedLength {
-        /// What it says, in bytes.
-        written: u32,
-        /// How many bytes were writable.
-        writable: u32,
-    },
-    /// The queue is not used any more after an earlier error.
-    Broken,
-}
-
-impl QueueError {
-    /// Whether the device broke the rules, so that it must be reset.
-    pub fn is_device_fault(&self) -> bool {
-        !matches!(self, Self::Full { .. } | Self::Chain { .. })
-    }
-}
-
-impl fmt::Display for QueueError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Full { needed, free } => {
-                write!(
-                    f,
-                    "the queue is full: {needed} descriptors needed, {free} free"
-                )
-            }
-            Self::Chain { buffers } => {
-                write!(
-                    f,
-                    "a request of {buffers} buffers is not one that the queue takes"
-                )
-            }
-            Self::UsedIndex {
-                index,
-                seen,
-                in_flight,
-            } => write!(
-                f,
-                "the device's used index is {index}, but with {in_flight} requests in flight after {seen} it cannot be"
-            ),
-            Self::UsedId { id } => {
-                write!(
-                    f,
-                    "the device gave back request {id}, which it does not have"
-                )
-            }
-            Self::UsedLength { written, writable } => write!(
-                f,
-                "the device says that it wrote {written} bytes where {writable} were writable"
-            ),
-            Self::Broken => f.write_str("the queue was given up after an earlier error"),
-        }
-    }
-}
-
-impl core::error::Error for QueueError {}
-
-/// Why a queue could not be set up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetupError {
-    /// The device or its interface failed a step.
-    Transport(TransportError),
-    /// There was no memory for the ring.
-    Dma(DmaError),
-}
-
-impl fmt::Display for SetupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Transport(error) => error.fmt(f),
-            Self::Dma(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for SetupError {}
-
-impl From<TransportError> for SetupError {
-    fn from(error: TransportError) -> Self {
-        Self::Transport(error)
-    }
-}
-
-impl From<DmaError> for SetupError {
-    fn from(error: DmaError) -> Self {
-        Self::Dma(error)
     }
 }
 

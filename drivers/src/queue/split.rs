@@ -4,19 +4,19 @@
 //! trusted for the driver's own bookkeeping: free descriptors and requests in
 //! flight are noted in memory that the device is not told of.
 
-use core::mem::{self, ManuallyDrop};
+use core::mem;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 
 use virtio_spec::virtq::{AvailF, Desc, DescF, UsedElem, UsedF};
 use virtio_spec::{le16, le32, le64};
 
+use super::request::{DESC, Lent, Note, Request, Tables, allocate, need_event};
 use super::{Buffer, QueueError, Ring, Token, Used};
-use crate::dma::{Dma, DmaError, DmaRegion, PAGE_SIZE, Table};
+use crate::dma::{Dma, DmaError, Table};
 use crate::transport::{RingAddresses, RingLayout};
 use crate::virtio::Features;
 
-const DESC: usize = mem::size_of::<Desc>();
 const USED_ELEM: usize = mem::size_of::<UsedElem>();
 /// `flags` and `idx`, with which both rings begin.
 const RING_HEADER: usize = 4;
@@ -52,41 +52,13 @@ impl Layout {
     }
 }
 
-/// What the driver notes of a descriptor.
-#[derive(Clone, Copy)]
-struct Note {
-    /// The descriptor after this one, in the free list or in a request.
-    next: u16,
-    /// For a request's first descriptor: how many it takes; 0 if it is none's.
-    descriptors: u16,
-    /// For a request's first descriptor: how many bytes the device may write.
-    writable: u32,
-}
-
-impl Note {
-    /// Of descriptor `index` while all are free.
-    fn free(index: usize) -> Self {
-        Self {
-            next: index as u16 + 1,
-            descriptors: 0,
-            writable: 0,
-        }
-    }
-}
-
 /// A split ring.
 pub struct SplitRing<D: Dma> {
-    /// `None` once released. Dropping the ring does not drop the memory.
-    memory: ManuallyDrop<Option<DmaRegion<D>>>,
-    base: NonNull<u8>,
-    address: u64,
-    /// Tables of indirect descriptors: `indirect` entries a descriptor.
-    tables: ManuallyDrop<Option<DmaRegion<D>>>,
+    memory: Lent<D>,
+    tables: Tables<D>,
     notes: Table<Note, D>,
     layout: Layout,
     size: u16,
-    /// Entries in a request's table of indirect descriptors; 0 without them.
-    indirect: u16,
     event_idx: bool,
     /// Without `VIRTIO_F_VERSION_1`, used lengths may be too large (2.7.8.1).
     legacy: bool,
@@ -103,10 +75,6 @@ pub struct SplitRing<D: Dma> {
     used_idx: u16,
     broken: bool,
 }
-
-// SAFETY: the ring owns its memory; the device on the other side is no thread of
-// this program, and is synchronised with by the fences below.
-unsafe impl<D: Dma + Send> Send for SplitRing<D> {}
 
 impl<D: Dma + Clone> SplitRing<D> {
     /// A ring of `size` descriptors (a power of two up to 32768), empty. Where
@@ -128,31 +96,13 @@ impl<D: Dma + Clone> SplitRing<D> {
             "`QueueSize::choose`"
         );
         let layout = Layout::new(size, layout);
-        // A single buffer needs no table, and no request is longer than the queue.
-        let useful = indirect > 1 && features.contains(Features::INDIRECT_DESC);
-        let indirect = if useful { indirect.min(size) } else { 0 };
-        let too_large = DmaError {
-            size: usize::MAX,
-            align: DESC,
-        };
-        let tables = (usize::from(size) * DESC)
-            .checked_mul(indirect.into())
-            .ok_or(too_large)?;
-        let tables = match tables {
-            0 => None,
-            bytes => Some(DmaRegion::new(dma.clone(), bytes, DESC)?),
-        };
-        let notes = Table::new(dma.clone(), size.into(), Note::free)?;
-        let memory = DmaRegion::new(dma, layout.len, PAGE_SIZE)?;
+        let (memory, tables, notes) = allocate(size, layout.len, indirect, features, dma)?;
         Ok(Self {
-            base: memory.pointer(),
-            address: memory.address(),
-            memory: ManuallyDrop::new(Some(memory)),
-            tables: ManuallyDrop::new(tables),
+            memory,
+            tables,
             notes,
             layout,
             size,
-            indirect,
             event_idx: features.contains(Features::EVENT_IDX),
             legacy: !features.contains(Features::VERSION_1),
             interrupts: true,
@@ -190,9 +140,10 @@ impl<D: Dma> SplitRing<D> {
     ///
     /// The device does not access the ring: it was reset, or the queue was.
     pub(super) unsafe fn clear(&mut self) {
-        let Some(memory) = &*self.memory else { return };
-        // SAFETY: the ring's own memory, which the device does not access.
-        unsafe { memory.pointer().write_bytes(0, self.layout.len) };
+        // SAFETY: the caller's promise.
+        if !unsafe { self.memory.zero() } {
+            return;
+        }
         for (index, note) in self.notes.iter_mut().enumerate() {
             *note = Note::free(index);
         }
@@ -211,22 +162,25 @@ impl<D: Dma> SplitRing<D> {
     pub(super) unsafe fn release(&mut self) {
         // A broken ring touches its memory no more.
         self.abandon();
-        drop(self.memory.take());
-        drop(self.tables.take());
+        // SAFETY: the caller's promise, and the line before.
+        unsafe {
+            self.memory.release();
+            self.tables.release();
+        }
     }
 
     /// A pointer to the `T` at `offset` in the ring's memory.
     fn at<T>(&self, offset: usize) -> NonNull<T> {
-        debug_assert!(offset + mem::size_of::<T>() <= self.layout.len);
         // SAFETY: all callers' offsets are inside by `Layout::new`.
-        unsafe { self.base.add(offset).cast() }
+        unsafe { self.memory.at(offset) }
     }
 
     /// A 16-bit field that both sides access.
     fn field(&self, offset: usize) -> &AtomicU16 {
-        // SAFETY: inside the ring's memory, aligned to 2 (all offsets are even
-        // and the memory starts at a page), and accessed atomically only.
-        unsafe { AtomicU16::from_ptr(self.at(offset).as_ptr()) }
+        // SAFETY: inside the ring's memory, which a ring that is not broken has;
+        // aligned to 2 (all offsets are even and the memory starts at a page), and
+        // accessed atomically only.
+        unsafe { self.memory.word(offset) }
     }
 
     fn avail_flags(&self) -> &AtomicU16 {
@@ -281,18 +235,13 @@ impl<D: Dma> SplitRing<D> {
     /// Writes a request into a table of indirect descriptors and the table into
     /// the descriptor `head` (2.7.5.3).
     fn write_indirect(&mut self, head: u16, buffers: &[Buffer]) {
-        let Some(tables) = &*self.tables else {
-            unreachable!("`indirect` is 0 without tables")
-        };
-        let offset = usize::from(head) * usize::from(self.indirect) * DESC;
-        // SAFETY: inside the tables' memory: there is one for each descriptor.
-        let table = unsafe { tables.pointer().add(offset).cast() };
+        let (table, address) = self.tables.table(head);
         for (index, buffer) in buffers.iter().enumerate() {
             let next = (index + 1 < buffers.len()).then_some(index as u16 + 1);
             Self::write_descriptor(table, index, buffer, next);
         }
         let desc = Desc {
-            addr: le64::from(tables.address() + offset as u64),
+            addr: le64::from(address),
             len: le32::from((buffers.len() * DESC) as u32),
             flags: DescF::INDIRECT,
             next: le16::from(0),
@@ -319,19 +268,12 @@ impl<D: Dma> SplitRing<D> {
     /// request's descriptors back.
     fn take_back(&mut self, element: UsedElem) -> Result<Used, QueueError> {
         let (id, written) = (u32::from(element.id), u32::from(element.len));
-        let unknown = QueueError::UsedId { id };
-        let head = u16::try_from(id)
-            .ok()
-            .filter(|&head| head < self.size)
-            .ok_or(unknown)?;
+        let (head, note) = Note::in_flight(&self.notes, id)?;
         let Note {
             descriptors,
             writable,
             ..
-        } = self.notes[usize::from(head)];
-        if descriptors == 0 {
-            return Err(unknown);
-        }
+        } = note;
         if written > writable && !self.legacy {
             return Err(QueueError::UsedLength { written, writable });
         }
@@ -366,37 +308,13 @@ impl<D: Dma> SplitRing<D> {
     }
 }
 
-/// How many writable bytes a well-formed request has; `None` for any other.
-fn writable_bytes(buffers: &[Buffer]) -> Option<u32> {
-    let in_order = buffers.is_sorted_by_key(|buffer| buffer.writable);
-    let none_empty = buffers.iter().all(|buffer| buffer.len > 0);
-    let total: u64 = buffers.iter().map(|buffer| u64::from(buffer.len)).sum();
-    if buffers.is_empty() || !in_order || !none_empty || total > u64::from(u32::MAX) {
-        return None;
-    }
-    Some(
-        buffers
-            .iter()
-            .filter(|buffer| buffer.writable)
-            .map(|buffer| buffer.len)
-            .sum(),
-    )
-}
-
-/// Whether the other side wants to hear of the step from `old` to `new`
-/// (2.7.10: `vring_need_event`): all three are free-running, so the whole is in
-/// wrapping arithmetic.
-pub(crate) fn need_event(event: u16, new: u16, old: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
-}
-
 impl<D: Dma> Ring for SplitRing<D> {
     fn size(&self) -> u16 {
         self.size
     }
 
     fn addresses(&self) -> RingAddresses {
-        let base = self.address;
+        let base = self.memory.address();
         RingAddresses {
             descriptors: base,
             driver: base + self.layout.avail as u64,
@@ -420,18 +338,11 @@ impl<D: Dma> Ring for SplitRing<D> {
         if self.broken {
             return Err(QueueError::Broken);
         }
-        let count = buffers.len();
-        let writable = writable_bytes(buffers)
-            .filter(|_| count <= self.size.into())
-            .ok_or(QueueError::Chain { buffers: count })?;
-        let indirect = count > 1 && count <= self.indirect.into();
-        let descriptors = if indirect { 1 } else { count as u16 };
-        if descriptors > self.free {
-            return Err(QueueError::Full {
-                needed: descriptors.into(),
-                free: self.free,
-            });
-        }
+        let Request {
+            writable,
+            descriptors,
+            indirect,
+        } = Request::check(buffers, self.size, self.tables.entries(), self.free)?;
         let head = self.first_free;
         if indirect {
             self.write_indirect(head, buffers);

@@ -1,9 +1,26 @@
 use super::*;
+use std::vec::Vec;
+
 use crate::dma::DmaRegion;
 use crate::dma::fake::FakeDma;
 use crate::transport::RingLayout;
-use crate::transport::fake::{FakeDevice, FakeTransport, Options};
+use crate::transport::fake::{DeviceRing, FakeDevice, FakeTransport, Options};
 use crate::virtio::{Init, Polls};
+
+mod faults;
+mod notification;
+mod requests;
+pub(in crate::queue) mod rig;
+
+use rig::{Make, Random};
+
+type Rig<'d> = rig::Rig<'d, AnyRing<&'d FakeDma>>;
+
+/// The features that both kinds of ring are asked for with.
+const KINDS: [Features; 2] = [
+    Features::VERSION_1,
+    Features::VERSION_1.union(Features::RING_PACKED),
+];
 
 fn init<'d>(device: &FakeDevice<'d>, wanted: Features) -> Init<FakeTransport<'d>> {
     Init::begin(
@@ -47,12 +64,50 @@ fn a_queue_has_the_size_that_the_device_allows_and_rings_its_own_bell() {
 }
 
 #[test]
+fn a_packed_queue_has_any_size() {
+    // 2.8.10.1
+    let dma = FakeDma::default();
+    let features = Features::VERSION_1 | Features::RING_PACKED;
+    for (announced, wanted, size) in [(7, 100, 7), (100, 33, 33), (0x8000, 0xffff, 0x8000)] {
+        let options = Options {
+            features,
+            queues: [announced].into(),
+            ..Options::default()
+        };
+        let device = FakeDevice::new(&dma, options);
+        let mut init = init(&device, features);
+        let transport = init.transport();
+        let queue = VirtQueue::new(transport, 0, wanted, 0, features, &dma).unwrap();
+        assert_eq!((queue.size(), queue.ring().is_packed()), (size, true));
+        let _transport = init.finish();
+        assert_eq!(device.violations(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_legacy_interface_has_no_packed_rings() {
+    let dma = FakeDma::default();
+    let options = Options {
+        layout: RingLayout::Contiguous { align: 4096 },
+        features: Features::empty(),
+        ..Options::default()
+    };
+    let device = FakeDevice::new(&dma, options);
+    let mut init = init(&device, Features::empty());
+    let error = VirtQueue::new(init.transport(), 0, 8, 0, Features::RING_PACKED, &dma);
+    let refused = SetupError::Transport(TransportError::NoPackedRing);
+    assert_eq!(error.unwrap_err(), refused);
+    drop(init);
+    assert_eq!(dma.live(), 0);
+}
+
+#[test]
 fn interrupts_are_off_at_first() {
     let dma = FakeDma::default();
-    for features in [
-        Features::VERSION_1,
-        Features::VERSION_1 | Features::EVENT_IDX,
-    ] {
+    for features in KINDS
+        .into_iter()
+        .flat_map(|kind| [kind, kind | Features::EVENT_IDX])
+    {
         let device = FakeDevice::new(
             &dma,
             Options {

@@ -80,6 +80,8 @@ pub enum TransportError {
         /// The vector.
         vector: u16,
     },
+    /// A legacy interface has no packed rings.
+    NoPackedRing,
     /// A queue's doorbell lies outside the notification structure.
     DoorbellRange {
         /// The queue's index.
@@ -172,6 +174,7 @@ impl fmt::Display for TransportError {
             Self::VectorRefused { vector } => {
                 write!(f, "the device refused interrupt vector {vector}")
             }
+            Self::NoPackedRing => f.write_str("a legacy interface has no packed rings"),
             Self::DoorbellRange { queue, offset, len } => write!(
                 f,
                 "the doorbell of queue {queue} is at {offset:#x}, outside the notification structure of {len:#x} bytes"

@@ -1,7 +1,7 @@
 //! A device for tests on the host.
 //!
-//! [`FakeDevice`] is the device's side: its registers, and a split ring that it
-//! serves through device addresses only. [`FakeTransport`] and [`FakePorts`] are
+//! [`FakeDevice`] is the device's side: its registers, and rings, split or packed as was
+//! negotiated, that it serves through device addresses only. [`FakeTransport`] and [`FakePorts`] are
 //! two ways to it for a driver. Both sides are one thread's: a test, or the
 //! [`Wait`] of a blocking call (see [`stepping`]), runs the device by hand.
 //!
@@ -19,16 +19,20 @@ use super::{
 };
 use crate::virtio::{Features, Wait};
 
+mod chain;
 mod device;
 mod options;
+mod packed;
 mod ports;
 mod ring;
+mod split;
 
+pub use chain::Chain;
 pub use device::FakeDevice;
 use device::Shared;
 pub use options::{ConfigHook, Event, Lie, Options};
 pub use ports::FakePorts;
-pub use ring::{Chain, DeviceRing};
+pub use ring::DeviceRing;
 
 /// A patience for blocking calls that runs `step`, the device's turn, after each
 /// look that found nothing. It ends after 10,000 of them.

@@ -546,17 +546,28 @@ impl QueueSize {
         }
     }
 
-    /// The size to use by a driver that would like `wanted`.
+    /// The size to use by a driver that would like `wanted`, for the kind of ring
+    /// that `features` ask for.
     ///
     /// # Errors
     ///
     /// [`TransportError::QueueSize`] if a fixed size is not one that a split
     /// ring can have (a power of two, at most 32768: 2.7).
-    pub fn choose(self, queue: u16, wanted: u16) -> Result<u16, TransportError> {
+    pub fn choose(
+        self,
+        queue: u16,
+        wanted: u16,
+        features: Features,
+    ) -> Result<u16, TransportError> {
         let size = match self {
+            // Legacy devices only, which have no packed rings.
             Self::Fixed(size) => size,
             Self::UpTo(max) => {
-                let most = wanted.clamp(1, max.max(1));
+                let most = wanted.clamp(1, max.max(1)).min(0x8000);
+                if features.contains(Features::RING_PACKED) {
+                    // 2.8.10.1: any size.
+                    return Ok(most);
+                }
                 // The largest power of two that is not more.
                 1 << most.ilog2()
             }
@@ -585,11 +596,14 @@ pub enum RingLayout {
 /// Where a device finds a queue's three parts (device addresses).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingAddresses {
-    /// Descriptor area: a split ring's descriptor table.
+    /// Descriptor area: a split ring's descriptor table, a packed ring's descriptor
+    /// ring.
     pub descriptors: u64,
-    /// Driver area: a split ring's available ring.
+    /// Driver area: a split ring's available ring, a packed ring's driver event
+    /// suppression.
     pub driver: u64,
-    /// Device area: a split ring's used ring.
+    /// Device area: a split ring's used ring, a packed ring's device event
+    /// suppression.
     pub device: u64,
 }
 
@@ -599,14 +613,35 @@ mod tests {
 
     #[test]
     fn a_chosen_size_is_a_power_of_two_that_the_device_allows() {
-        assert_eq!(QueueSize::UpTo(256).choose(0, 100), Ok(64));
-        assert_eq!(QueueSize::UpTo(8).choose(0, 100), Ok(8));
-        assert_eq!(QueueSize::UpTo(7).choose(0, 100), Ok(4));
-        assert_eq!(QueueSize::UpTo(1024).choose(0, 0), Ok(1));
-        assert_eq!(QueueSize::Fixed(256).choose(0, 1), Ok(256));
+        let split = Features::VERSION_1;
+        assert_eq!(QueueSize::UpTo(256).choose(0, 100, split), Ok(64));
+        assert_eq!(QueueSize::UpTo(8).choose(0, 100, split), Ok(8));
+        assert_eq!(QueueSize::UpTo(7).choose(0, 100, split), Ok(4));
+        assert_eq!(QueueSize::UpTo(1024).choose(0, 0, split), Ok(1));
+        assert_eq!(
+            QueueSize::UpTo(0xffff).choose(0, 0xffff, split),
+            Ok(0x8000),
+            "2.7"
+        );
+        let legacy = Features::empty();
+        assert_eq!(QueueSize::Fixed(256).choose(0, 1, legacy), Ok(256));
         for size in [0, 100, 0xffff] {
             let error = TransportError::QueueSize { queue: 3, size };
-            assert_eq!(QueueSize::Fixed(size).choose(3, 1), Err(error));
+            assert_eq!(QueueSize::Fixed(size).choose(3, 1, legacy), Err(error));
+        }
+    }
+
+    #[test]
+    fn a_packed_ring_has_any_size_that_the_device_allows() {
+        // 2.8.10.1
+        let packed = Features::VERSION_1 | Features::RING_PACKED;
+        for (max, wanted, size) in [
+            (256, 100, 100),
+            (7, 100, 7),
+            (1024, 0, 1),
+            (0xffff, 0xffff, 0x8000),
+        ] {
+            assert_eq!(QueueSize::UpTo(max).choose(0, wanted, packed), Ok(size));
         }
     }
 }

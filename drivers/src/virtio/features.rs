@@ -24,6 +24,8 @@ bitflags! {
         /// `VIRTIO_F_ACCESS_PLATFORM`: device addresses are the platform's
         /// affair.
         const ACCESS_PLATFORM = 1 << 33;
+        /// `VIRTIO_F_RING_PACKED`: packed rings instead of split ones.
+        const RING_PACKED = 1 << 34;
         /// `VIRTIO_F_RING_RESET`: a queue can be reset by itself.
         const RING_RESET = 1 << 40;
         const _ = !0;
@@ -89,6 +91,7 @@ mod tests {
             (Features::EVENT_IDX, F::EVENT_IDX),
             (Features::VERSION_1, F::VERSION_1),
             (Features::ACCESS_PLATFORM, F::ACCESS_PLATFORM),
+            (Features::RING_PACKED, F::RING_PACKED),
             (Features::RING_RESET, F::RING_RESET),
         ] {
             assert_eq!(ours, Features::from(theirs));

@@ -5,7 +5,7 @@ use core::fmt;
 use virtio_spec::DeviceStatus;
 
 use super::{Features, Polls, Wait};
-use crate::transport::{Transport, TransportError};
+use crate::transport::{RingLayout, Transport, TransportError};
 
 /// A device on its way up. Dropped before [`finish`](Self::finish), it leaves the
 /// device reset and marked FAILED, so that whoever looks sees a driver that gave
@@ -20,7 +20,8 @@ pub struct Init<T: Transport> {
 impl<T: Transport> Init<T> {
     /// Resets the device, says that there is a driver for it, and negotiates
     /// features: those of `wanted` that the device offers, and
-    /// `VIRTIO_F_VERSION_1` where it is offered, as each driver must (6.1).
+    /// `VIRTIO_F_VERSION_1` where it is offered, as each driver must (6.1). Packed
+    /// rings are not to be had over a legacy interface, whatever is offered.
     ///
     /// # Errors
     ///
@@ -56,7 +57,11 @@ impl<T: Transport> Init<T> {
         transport.reset(wait)?;
         transport.set_status(DeviceStatus::ACKNOWLEDGE);
         transport.set_status(transport.status() | DeviceStatus::DRIVER);
-        let offered = transport.device_features();
+        let mut offered = transport.device_features();
+        // What a legacy interface takes for a ring has no packed form.
+        if transport.ring_layout() != RingLayout::Separate {
+            offered.remove(Features::RING_PACKED);
+        }
         if !offered.contains(required) {
             return Err(InitError::MissingFeatures {
                 missing: required.difference(offered),

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 
 use doorbell::device::{DeviceError, Driver, balloon, blk, console, net, rng};
 use doorbell::dma::DmaRegion;
-use doorbell::queue::{QueueMut, SplitRing};
+use doorbell::queue::{AnyRing, QueueMut};
 use doorbell::transport::{Interface, NotifyPath};
 use doorbell::virtio::Features;
 
@@ -46,7 +46,7 @@ pub trait Driven {
     }
 
     /// The queue that [`submit`](Self::submit) uses.
-    fn queue(&mut self) -> QueueMut<'_, SplitRing<KernelDma>> {
+    fn queue(&mut self) -> QueueMut<'_, AnyRing<KernelDma>> {
         let queue = self.request_queue();
         self.driver().queue(queue)
     }

@@ -126,7 +126,7 @@ impl<D: Dma> Request<D> {
     }
 
     /// What the device gets, if it can take it.
-    #[inline(always)]
+    #[inline]
     pub(super) fn order(&self, info: &Info) -> Result<Order, DeviceError> {
         let max = info.max_data as usize;
         let (kind, sector, data) = match *self {
@@ -172,7 +172,7 @@ impl<D: Dma> Request<D> {
     }
 
     /// What the device says of a request that it has finished.
-    #[inline(always)]
+    #[inline]
     pub(super) fn answer(
         &self,
         status: u8,
@@ -233,7 +233,7 @@ impl Order {
     /// # Safety
     ///
     /// The slot is an envelope, and the device is not accessing it.
-    #[inline(always)]
+    #[inline]
     pub(super) unsafe fn write(self, slot: Slot) -> ([Buffer; BUFFERS as usize], usize) {
         let header = Buffer::readable(slot.address, size_of::<Header>() as u32);
         let status = Buffer::writable(slot.address + STATUS as u64, 1);
@@ -273,7 +273,7 @@ impl Order {
 /// # Safety
 ///
 /// The slot is an envelope, and the device does not write it any more.
-#[inline(always)]
+#[inline]
 pub(super) unsafe fn status(slot: Slot) -> u8 {
     // SAFETY: the caller's promise.
     unsafe { slot.pointer.add(STATUS).read_volatile() }

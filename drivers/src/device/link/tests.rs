@@ -9,6 +9,8 @@ use crate::transport::TransportError;
 use crate::transport::fake::{Event, FakeDevice, FakeTransport, Options};
 use crate::virtio::Polls;
 
+mod packed;
+
 type FakeLink<'d> = Link<FakeTransport<'d>, DmaRegion<&'d FakeDma>, &'d FakeDma>;
 
 const MODERN: Features = Features::VERSION_1.union(Features::RING_RESET);

@@ -229,8 +229,8 @@ impl Core<'_> {
             return;
         }
         while ring.take().is_some() {}
-        self.violations.append(&mut ring.violations);
-        if !ring.taken.values().all(Chain::is_shared) {
+        self.violations.append(&mut ring.violations());
+        if !ring.are_requests_shared() {
             self.violation("a request's memory was freed before the reset (2.4)");
         }
     }
@@ -250,6 +250,9 @@ impl Core<'_> {
             self.violation(format!(
                 "features {excess} were accepted, not offered (2.2.1)"
             ));
+        }
+        if self.is_legacy() && features.contains(Features::RING_PACKED) {
+            self.violation("a legacy interface was asked for packed rings");
         }
         if self.status & (DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK).bits() != 0 {
             self.violation("features were accepted too late (3.1.1)");
@@ -278,9 +281,15 @@ impl Core<'_> {
         } else {
             size <= max
         };
-        if !size.is_power_of_two() || !fits {
+        let packed = self.features.contains(Features::RING_PACKED);
+        let sound = if packed {
+            (1..=0x8000).contains(&size)
+        } else {
+            size.is_power_of_two()
+        };
+        if !sound || !fits {
             self.violation(format!(
-                "queue {queue} was given the size {size} of {max} (2.7)"
+                "queue {queue} was given the size {size} of {max} (2.7, 2.8)"
             ));
         }
         // A queue that was reset may be enabled again at any time (2.6.1.2).
@@ -294,12 +303,15 @@ impl Core<'_> {
                 "queue {queue} was enabled before FEATURES_OK (3.1.1)"
             ));
         }
-        let parts = [(at.descriptors, 16), (at.driver, 2), (at.device, 4)];
+        let driver = if packed { 4 } else { 2 };
+        let parts = [(at.descriptors, 16), (at.driver, driver), (at.device, 4)];
         if !parts
             .iter()
             .all(|(address, align)| address.is_multiple_of(*align))
         {
-            self.violation(format!("queue {queue} is not aligned (2.7.1): {at:x?}"));
+            self.violation(format!(
+                "queue {queue} is not aligned (2.7.1, 2.8.11): {at:x?}"
+            ));
         }
         if let RingLayout::Contiguous { align } = self.options.layout
             && at != legacy_addresses(at.descriptors, size, align)
@@ -453,7 +465,7 @@ impl<'d> FakeDevice<'d> {
         let mut core = self.shared.core.borrow_mut();
         let mut all = core::mem::take(&mut core.violations);
         for ring in core.rings.iter_mut().flatten() {
-            all.append(&mut ring.violations);
+            all.append(&mut ring.violations());
         }
         all
     }
@@ -474,7 +486,7 @@ impl<'d> FakeDevice<'d> {
         let ring = core.rings.get_mut(usize::from(queue))?.as_mut()?;
         let freed = !ring.is_shared();
         let result = (!freed).then(|| f(ring));
-        let mut violations = core::mem::take(&mut ring.violations);
+        let mut violations = ring.violations();
         core.violations.append(&mut violations);
         if freed {
             core.violation(format!(
@@ -503,7 +515,7 @@ impl<'d> FakeDevice<'d> {
                 ring.publish(head.into(), written);
             }
             Some(Lie::Longer(more)) => ring.finish(head, written + more),
-            Some(Lie::IndexAhead(by)) => ring.show_used_idx(by),
+            Some(Lie::IndexAhead(by)) => ring.run_ahead(by),
             Some(Lie::Silent) => {}
         });
     }
@@ -539,6 +551,6 @@ impl<'d> FakeDevice<'d> {
 
     /// How many interrupts were due on a queue since it was enabled.
     pub fn interrupts(&self, queue: u16) -> u64 {
-        self.with_ring(queue, |ring| ring.interrupts).unwrap_or(0)
+        self.with_ring(queue, |ring| ring.interrupts()).unwrap_or(0)
     }
 }

@@ -77,7 +77,8 @@ pub enum Lie {
     Replay,
     /// It says that it wrote this much more.
     Longer(u32),
-    /// Its used index runs ahead by this much.
+    /// It shows this many requests as given back that it has not given back: its
+    /// used index runs ahead, or in a packed ring it marks descriptors as used.
     IndexAhead(u16),
     /// It never gives it back.
     Silent,

@@ -73,6 +73,28 @@ fn a_legacy_device_has_no_features_ok() {
 }
 
 #[test]
+fn a_legacy_interface_offers_no_packed_rings() {
+    let dma = FakeDma::default();
+    let packed = Features::RING_PACKED;
+    let device = FakeDevice::new(&dma, legacy(Features::EVENT_IDX | packed));
+    let wanted = Features::EVENT_IDX | packed;
+    let begin = |required| Init::begin(device.transport(), wanted, required, &mut Polls(100));
+    let init = begin(Features::empty()).unwrap();
+    assert_eq!(init.features(), Features::EVENT_IDX);
+    drop(init);
+    let error = begin(packed).unwrap_err();
+    assert_eq!(error, InitError::MissingFeatures { missing: packed });
+
+    let options = Options {
+        features: Features::VERSION_1 | packed,
+        ..Options::default()
+    };
+    let device = FakeDevice::new(&dma, options);
+    let init = Init::begin(device.transport(), packed, packed, &mut Polls(100)).unwrap();
+    assert_eq!(init.features(), Features::VERSION_1 | packed);
+}
+
+#[test]
 fn a_driver_that_gives_up_resets_the_device_and_says_so() {
     let dma = FakeDma::default();
     let device = FakeDevice::new(&dma, Options::default());

@@ -1,5 +1,3 @@
-use std::sync::atomic::{AtomicBool, AtomicU64};
-
 use super::*;
 
 /// Whether the step from `old` to `new` writes the entry with index `event`: what
@@ -100,25 +98,6 @@ fn a_batch_that_spans_the_wrap_meets_each_event_in_it_and_no_other() {
 }
 
 #[test]
-fn a_device_that_polls_is_not_rung() {
-    // 2.7.10.1
-    let dma = FakeDma::default();
-    for features in [DIRECT, EVENT_IDX] {
-        let mut rig = Rig::new(&dma, 8, 0, features);
-        for round in 0..100 {
-            rig.device.poll();
-            rig.add(&[true]).unwrap();
-            assert!(!rig.ring.needs_notification(), "round {round}");
-            rig.serve(0);
-            rig.ring.pop().unwrap().unwrap();
-        }
-        assert!(rig.device.sleep());
-        rig.add(&[true]).unwrap();
-        assert!(rig.ring.needs_notification());
-    }
-}
-
-#[test]
 #[cfg_attr(miri, ignore = "too many steps")]
 fn a_batch_that_went_all_the_way_round_rings() {
     let dma = FakeDma::default();
@@ -130,139 +109,6 @@ fn a_batch_that_went_all_the_way_round_rings() {
     }
     assert!(rig.ring.needs_notification());
     assert!(!rig.ring.needs_notification());
-}
-
-#[test]
-fn interrupts_come_when_they_are_wanted() {
-    // 2.7.7.1, 2.7.7.2
-    let dma = FakeDma::default();
-    for features in [DIRECT, EVENT_IDX] {
-        let mut rig = Rig::new(&dma, 8, 0, features);
-        rig.ring.set_interrupts(true);
-        for round in 1..=100 {
-            rig.add(&[true]).unwrap();
-            rig.serve(0);
-            assert_eq!(rig.device.interrupts, round);
-            rig.ring.pop().unwrap().unwrap();
-        }
-        rig.no_violations();
-    }
-}
-
-#[test]
-fn with_event_idx_one_interrupt_covers_what_was_not_looked_at() {
-    // 2.7.7.2
-    let dma = FakeDma::default();
-    let mut rig = Rig::new(&dma, 8, 0, EVENT_IDX);
-    for round in 1..=10 {
-        for _ in 0..8 {
-            rig.add(&[true]).unwrap();
-            rig.serve(0);
-        }
-        assert_eq!(rig.device.interrupts, round);
-        while rig.ring.pop().unwrap().is_some() {}
-    }
-    rig.no_violations();
-}
-
-#[test]
-fn interrupts_are_spared_when_they_are_not_wanted() {
-    // 2.7.7.1: with EVENT_IDX the flags stay 0, which the device checks.
-    let dma = FakeDma::default();
-    for features in [DIRECT, EVENT_IDX] {
-        let mut rig = Rig::new(&dma, 8, 0, features);
-        rig.ring.set_interrupts(false);
-        for _ in 0..if cfg!(miri) { 10 } else { 10_000 } {
-            for _ in 0..8 {
-                rig.add(&[true]).unwrap();
-                rig.serve(0);
-            }
-            while rig.ring.pop().unwrap().is_some() {}
-        }
-        assert_eq!(rig.device.interrupts, 0);
-        rig.ring.set_interrupts(true);
-        rig.add(&[true]).unwrap();
-        rig.serve(0);
-        assert_eq!(rig.device.interrupts, 1);
-        rig.no_violations();
-    }
-}
-
-/// Looks again and again, for some seconds at most.
-fn wait_until(mut ready: impl FnMut() -> bool) -> bool {
-    for look in 0..if cfg!(miri) { 20_000 } else { 100_000_000u32 } {
-        if ready() {
-            return true;
-        }
-        // More threads than processors may run here.
-        if look % 1000 == 999 || cfg!(miri) {
-            std::thread::yield_now();
-        }
-    }
-    false
-}
-
-/// Both sides at once: a device on a thread of its own sleeps whenever it finds
-/// nothing, and only a doorbell wakes it. Without the full barrier between
-/// publishing and asking (2.7.13.4.1) a doorbell is lost: under Miri at once, on a
-/// processor sooner or later.
-#[test]
-fn no_doorbell_is_lost_between_two_processors() {
-    const REQUESTS: u32 = if cfg!(miri) { 20 } else { 10_000 };
-    let dma = FakeDma::default();
-    for features in [DIRECT, EVENT_IDX] {
-        let Rig {
-            mut ring,
-            mut device,
-            data,
-        } = Rig::new(&dma, 8, 0, features);
-        let (bell, stop) = (AtomicBool::new(true), AtomicBool::new(false));
-        let rung = AtomicU64::new(0);
-        let finished = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::SeqCst) {
-                    if !bell.swap(false, Ordering::SeqCst) {
-                        std::hint::spin_loop();
-                        continue;
-                    }
-                    loop {
-                        while let Some(chain) = device.take() {
-                            device.finish(chain.head(), 1);
-                        }
-                        if device.sleep() {
-                            break;
-                        }
-                    }
-                }
-            });
-            let (mut done, mut random) = (0, Random(5));
-            while done < REQUESTS {
-                // Now before, now after the device falls asleep.
-                for _ in 0..random.below(500) {
-                    std::hint::spin_loop();
-                }
-                // SAFETY: the data outlives the threads, and nobody accesses it.
-                unsafe { ring.add(&[Buffer::writable(data.address(), 1)]) }.unwrap();
-                if ring.needs_notification() {
-                    rung.fetch_add(1, Ordering::Relaxed);
-                    bell.store(true, Ordering::SeqCst);
-                }
-                if !wait_until(|| ring.pop().unwrap().is_some()) {
-                    break;
-                }
-                done += 1;
-            }
-            stop.store(true, Ordering::SeqCst);
-            done
-        });
-        assert_eq!(
-            finished,
-            REQUESTS,
-            "a doorbell was lost: {} were rung",
-            rung.into_inner()
-        );
-        assert_eq!(device.violations, [""; 0]);
-    }
 }
 
 #[test]
