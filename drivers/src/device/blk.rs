@@ -142,7 +142,7 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     /// # Errors
     ///
     /// As [`submit_on`](Self::submit_on).
-    #[inline]
+    #[inline(always)]
     pub fn submit(&mut self, request: Request<D>) -> Result<Token, (DeviceError, Request<D>)> {
         self.submit_on(0, request)
     }
@@ -155,7 +155,7 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     /// The request comes back with what is wrong with it, with
     /// [`DeviceError::NoQueue`], with [`DeviceError::Queue`] if the queue is full,
     /// or if the device was given up.
-    #[inline]
+    #[inline(always)]
     pub fn submit_on(
         &mut self,
         queue: usize,
@@ -173,7 +173,7 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
 
     /// Writes the envelope of the next request, if the device can take that. The
     /// answer is the request's buffers, and how many of them there are.
-    #[inline]
+    #[inline(always)]
     fn prepare(
         &mut self,
         queue: usize,
@@ -192,7 +192,7 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     /// # Errors
     ///
     /// As [`poll_on`](Self::poll_on).
-    #[inline]
+    #[inline(always)]
     pub fn poll(&mut self) -> Result<Option<Completion<D>>, DeviceError> {
         self.poll_on(0)
     }
@@ -205,7 +205,7 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     /// [`DeviceError::NoQueue`], or [`DeviceError::Queue`] after a device's fault;
     /// a request's own failure is in its [`Completion`]. After
     /// [`DeviceError::BadAnswer`] there the device is given up.
-    #[inline]
+    #[inline(always)]
     pub fn poll_on(&mut self, queue: usize) -> Result<Option<Completion<D>>, DeviceError> {
         self.link.check_queue(queue)?;
         let back = self.link.pop(queue)?;
@@ -213,7 +213,7 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
     }
 
     /// Reads the device's answer to a request.
-    #[inline]
+    #[inline(always)]
     fn complete(&mut self, queue: usize, back: Back<Request<D>>) -> Completion<D> {
         let Back {
             token,

@@ -202,7 +202,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     }
 
     /// Checks that there is a queue `n`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check_queue(&self, n: usize) -> Result<(), DeviceError> {
         let queues = self.queues();
         if n < queues {
@@ -213,7 +213,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     }
 
     /// Queue `n`, which there is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn queue(&mut self, n: usize) -> QueueMut<'_, AnyRing<D>> {
         QueueMut::new(&mut self.channels[n].queue)
     }
@@ -232,7 +232,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     ///
     /// The buffers are memory that `request` owns, or that lives until the link
     /// is dropped and that nobody else accesses while the request is in flight.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn submit(
         &mut self,
         n: usize,
@@ -254,7 +254,7 @@ impl<T: Transport, R, D: Dma + Clone> Link<T, R, D> {
     /// Takes back a finished request of queue `n` and what it owns. After a
     /// device's fault the device is reset and FAILED; the requests that it had come
     /// back by the next calls, and after them [`QueueError::Broken`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn pop(&mut self, n: usize) -> Result<Option<Back<R>>, DeviceError> {
         let channel = &mut self.channels[n];
         if channel.free {

@@ -315,7 +315,7 @@ impl<T: Transport, D: Dma + Clone> Net<T, D> {
     /// the MTU allows, or no Ethernet frame; with [`DeviceError::NoPair`] if the
     /// pair is not switched on; or with [`DeviceError::Queue`] if the queue is full
     /// or the device was given up.
-    #[inline]
+    #[inline(always)]
     pub fn submit_transmit(
         &mut self,
         pair: u16,
@@ -338,7 +338,7 @@ impl<T: Transport, D: Dma + Clone> Net<T, D> {
     /// # Errors
     ///
     /// [`DeviceError::NoPair`], and [`DeviceError::Queue`] after a device's fault.
-    #[inline]
+    #[inline(always)]
     pub fn poll_transmit(&mut self, pair: u16) -> Result<Option<Sent<D>>, DeviceError> {
         self.check_pair(pair)?;
         let queue = self.transmit_queue(pair);

@@ -50,7 +50,7 @@ impl<D: Dma> Slots<D> {
     /// # Panics
     ///
     /// If there is no such token: queues give out none beyond their size.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(&self, queue: usize, token: Token) -> Slot {
         assert!(token.index() < self.stride, "token {}", token.index());
         let offset = (queue * self.stride + token.index()) * self.size;

@@ -121,7 +121,7 @@ impl<D: Dma> Ring for AnyRing<D> {
         each!(self, ring => ring.next_token())
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn add(&mut self, buffers: &[Buffer]) -> Result<Token, QueueError> {
         // SAFETY: the caller's promise.
         unsafe { each!(self, ring => ring.add(buffers)) }
@@ -137,7 +137,7 @@ impl<D: Dma> Ring for AnyRing<D> {
         each!(self, ring => ring.has_used())
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop(&mut self) -> Result<Option<Used>, QueueError> {
         each!(self, ring => ring.pop())
     }

@@ -292,6 +292,7 @@ impl<R: Ring> VirtQueue<R> {
     /// # Errors
     ///
     /// As [`Ring::next_token`].
+    #[inline]
     pub fn next_token(&self) -> Result<Token, QueueError> {
         self.ring.next_token()
     }
@@ -305,12 +306,14 @@ impl<R: Ring> VirtQueue<R> {
     /// # Safety
     ///
     /// As for [`Ring::add`].
+    #[inline(always)]
     pub unsafe fn add(&mut self, buffers: &[Buffer]) -> Result<Token, QueueError> {
         // SAFETY: the caller's promise.
         unsafe { self.ring.add(buffers) }
     }
 
     /// Rings if the device wants it (2.7.13.4, 2.7.10), and says whether it did.
+    #[inline]
     pub fn kick(&mut self) -> bool {
         let due = self.ring.needs_notification();
         if due {
@@ -339,6 +342,7 @@ impl<R: Ring> VirtQueue<R> {
     /// # Errors
     ///
     /// As [`Ring::pop`].
+    #[inline(always)]
     pub fn pop(&mut self) -> Result<Option<Used>, QueueError> {
         self.ring.pop()
     }
@@ -358,6 +362,7 @@ impl<'q, R: Ring> QueueMut<'q, R> {
     }
 
     /// As [`VirtQueue::kick`].
+    #[inline]
     pub fn kick(&mut self) -> bool {
         self.0.kick()
     }

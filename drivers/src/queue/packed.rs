@@ -161,6 +161,7 @@ impl<D: Dma> PackedRing<D> {
 
     /// Writes a request into a table of indirect descriptors (2.8.7), and says what
     /// the descriptor is that refers to the table.
+    #[inline]
     fn write_table(&self, id: u16, buffers: &[Buffer]) -> Buffer {
         let (table, address) = self.tables.table::<Desc>(id);
         for (index, buffer) in buffers.iter().enumerate() {
@@ -303,6 +304,7 @@ impl<D: Dma> Ring for PackedRing<D> {
         }
     }
 
+    #[inline]
     unsafe fn add(&mut self, buffers: &[Buffer]) -> Result<Token, QueueError> {
         if self.broken {
             return Err(QueueError::Broken);
@@ -329,6 +331,7 @@ impl<D: Dma> Ring for PackedRing<D> {
         Ok(Token(id))
     }
 
+    #[inline]
     fn needs_notification(&mut self) -> bool {
         if self.broken {
             return false;
@@ -366,6 +369,7 @@ impl<D: Dma> Ring for PackedRing<D> {
         flags & (AVAIL | USED) == self.used.used()
     }
 
+    #[inline]
     fn pop(&mut self) -> Result<Option<Used>, QueueError> {
         if self.broken {
             return Err(QueueError::Broken);

@@ -26,7 +26,7 @@ pub(super) struct Request {
 impl Request {
     /// Checks that a queue of `size` descriptors takes such a request, with tables
     /// of `entries` descriptors, and has room for it while `free` are free.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check(
         buffers: &[Buffer],
         size: u16,
@@ -54,21 +54,23 @@ impl Request {
 }
 
 /// How many writable bytes a well-formed request has; `None` for any other.
-#[inline]
+#[inline(always)]
 fn writable_bytes(buffers: &[Buffer]) -> Option<u32> {
-    let in_order = buffers.is_sorted_by_key(|buffer| buffer.writable);
-    let none_empty = buffers.iter().all(|buffer| buffer.len > 0);
-    let total: u64 = buffers.iter().map(|buffer| u64::from(buffer.len)).sum();
-    if buffers.is_empty() || !in_order || !none_empty || total > u64::from(u32::MAX) {
-        return None;
+    let (mut readable, mut writable) = (0, 0);
+    for buffer in buffers {
+        let len = u64::from(buffer.len);
+        // Readable ones come first.
+        if len == 0 || !buffer.writable && writable > 0 {
+            return None;
+        }
+        if buffer.writable {
+            writable += len;
+        } else {
+            readable += len;
+        }
     }
-    Some(
-        buffers
-            .iter()
-            .filter(|buffer| buffer.writable)
-            .map(|buffer| buffer.len)
-            .sum(),
-    )
+    let all = readable + writable;
+    (all > 0 && all <= u64::from(u32::MAX)).then_some(writable as u32)
 }
 
 /// What the driver notes under each number that a request can have: the index of
@@ -95,7 +97,7 @@ impl Note {
     }
 
     /// The note of the request that the device says it gives back, if it has it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn in_flight(notes: &[Self], id: u32) -> Result<(u16, Self), QueueError> {
         let number = usize::try_from(id).ok();
         match number.and_then(|number| notes.get(number)) {

@@ -208,10 +208,12 @@ impl<D: Dma> SplitRing<D> {
     }
 
     /// The place of a free-running ring index in a ring.
+    #[inline]
     fn slot(&self, idx: u16) -> usize {
         usize::from(idx & (self.size - 1))
     }
 
+    #[inline(always)]
     fn write_descriptor(table: NonNull<Desc>, index: usize, buffer: &Buffer, next: Option<u16>) {
         let mut flags = if buffer.writable {
             DescF::WRITE
@@ -229,11 +231,12 @@ impl<D: Dma> SplitRing<D> {
         };
         // SAFETY: callers pass a table of the ring's and an index inside it; the
         // device does not read a descriptor before it is made available.
-        unsafe { table.add(index).write_volatile(desc) }
+        unsafe { write_whole(table.add(index), desc) }
     }
 
     /// Writes a request into a table of indirect descriptors and the table into
     /// the descriptor `head` (2.7.5.3).
+    #[inline(always)]
     fn write_indirect(&mut self, head: u16, buffers: &[Buffer]) {
         let (table, address) = self.tables.table(head);
         for (index, buffer) in buffers.iter().enumerate() {
@@ -247,13 +250,11 @@ impl<D: Dma> SplitRing<D> {
             next: le16::from(0),
         };
         // SAFETY: `head` is below the ring's size.
-        unsafe {
-            self.at::<Desc>(usize::from(head) * DESC)
-                .write_volatile(desc)
-        }
+        unsafe { write_whole(self.at(usize::from(head) * DESC), desc) }
     }
 
     /// Writes a request into a chain of descriptors that begins at `head`.
+    #[inline(always)]
     fn write_chain(&mut self, head: u16, buffers: &[Buffer]) {
         let mut index = head;
         for (position, buffer) in buffers.iter().enumerate() {
@@ -266,6 +267,7 @@ impl<D: Dma> SplitRing<D> {
 
     /// Checks what the device wrote about a finished request, and takes the
     /// request's descriptors back.
+    #[inline(always)]
     fn take_back(&mut self, element: UsedElem) -> Result<Used, QueueError> {
         let (id, written) = (u32::from(element.id), u32::from(element.len));
         let (head, note) = Note::in_flight(&self.notes, id)?;
@@ -294,6 +296,7 @@ impl<D: Dma> SplitRing<D> {
     }
 
     /// Tells the device by which used index to interrupt (2.7.7, 2.7.10).
+    #[inline]
     fn write_used_event(&self) {
         // Without interrupts wanted: half of all indices ahead. No more requests
         // than that are in flight, so the device does not come to it before it
@@ -308,7 +311,22 @@ impl<D: Dma> SplitRing<D> {
     }
 }
 
+/// Writes a descriptor by as few stores as there can be.
+///
+/// # Safety
+///
+/// There is one, aligned as descriptors are (to 16 bytes, 2.7), and the device does
+/// not read it.
+#[inline]
+unsafe fn write_whole(at: NonNull<Desc>, desc: Desc) {
+    // SAFETY: of the same size, and all of its bytes are fields'.
+    let whole = unsafe { mem::transmute::<Desc, u128>(desc) };
+    // SAFETY: the caller's promise.
+    unsafe { at.cast::<u128>().write_volatile(whole) }
+}
+
 impl<D: Dma> Ring for SplitRing<D> {
+    #[inline]
     fn size(&self) -> u16 {
         self.size
     }
@@ -322,10 +340,12 @@ impl<D: Dma> Ring for SplitRing<D> {
         }
     }
 
+    #[inline]
     fn in_flight(&self) -> u16 {
         self.in_flight
     }
 
+    #[inline]
     fn next_token(&self) -> Result<Token, QueueError> {
         match self.free {
             _ if self.broken => Err(QueueError::Broken),
@@ -334,6 +354,7 @@ impl<D: Dma> Ring for SplitRing<D> {
         }
     }
 
+    #[inline(always)]
     unsafe fn add(&mut self, buffers: &[Buffer]) -> Result<Token, QueueError> {
         if self.broken {
             return Err(QueueError::Broken);
@@ -370,6 +391,7 @@ impl<D: Dma> Ring for SplitRing<D> {
         Ok(Token(head))
     }
 
+    #[inline]
     fn needs_notification(&mut self) -> bool {
         if self.broken {
             return false;
@@ -398,6 +420,7 @@ impl<D: Dma> Ring for SplitRing<D> {
         !self.broken && u16::from_le(self.used_idx_field().load(Ordering::Acquire)) != self.used_idx
     }
 
+    #[inline(always)]
     fn pop(&mut self) -> Result<Option<Used>, QueueError> {
         if self.broken {
             return Err(QueueError::Broken);

@@ -126,7 +126,7 @@ impl<D: Dma> Request<D> {
     }
 
     /// What the device gets, if it can take it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn order(&self, info: &Info) -> Result<Order, DeviceError> {
         let max = info.max_data as usize;
         let (kind, sector, data) = match *self {
@@ -172,7 +172,7 @@ impl<D: Dma> Request<D> {
     }
 
     /// What the device says of a request that it has finished.
-    #[inline]
+    #[inline(always)]
     pub(super) fn answer(
         &self,
         status: u8,
@@ -233,37 +233,29 @@ impl Order {
     /// # Safety
     ///
     /// The slot is an envelope, and the device is not accessing it.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn write(self, slot: Slot) -> ([Buffer; BUFFERS as usize], usize) {
         let header = Buffer::readable(slot.address, size_of::<Header>() as u32);
         let status = Buffer::writable(slot.address + STATUS as u64, 1);
-        let (segment, data) = match self.data {
-            Data::None => (None, None),
-            Data::Buffer(buffer) => (None, Some(buffer)),
+        let envelope = slot.pointer.cast::<Envelope>().as_ptr();
+        // SAFETY: the caller's promise; slots of that size are aligned.
+        unsafe {
+            let to = &raw mut (*envelope).header;
+            (&raw mut (*to).kind).write_volatile(u32::from(self.kind).into());
+            (&raw mut (*to).reserved).write_volatile(0.into());
+            (&raw mut (*to).sector).write_volatile(self.sector.into());
+            (&raw mut (*envelope).status).write_volatile(NO_STATUS);
+        }
+        match self.data {
+            Data::None => ([header, status, status], 2),
+            Data::Buffer(data) => ([header, data, status], 3),
             Data::Segment(segment) => {
+                // SAFETY: as above.
+                unsafe { (&raw mut (*envelope).segment).write_volatile(segment) };
                 let address = slot.address + SEGMENT as u64;
                 let len = size_of::<DiscardWriteZeroes>() as u32;
-                (Some(segment), Some(Buffer::readable(address, len)))
+                ([header, Buffer::readable(address, len), status], 3)
             }
-        };
-        let envelope = Envelope {
-            header: Header {
-                kind: u32::from(self.kind).into(),
-                reserved: 0.into(),
-                sector: self.sector.into(),
-            },
-            segment: segment.unwrap_or(DiscardWriteZeroes {
-                sector: 0.into(),
-                num_sectors: 0.into(),
-                flags: 0.into(),
-            }),
-            status: NO_STATUS,
-        };
-        // SAFETY: the caller's promise; slots of that size are aligned.
-        unsafe { slot.pointer.cast::<Envelope>().write_volatile(envelope) };
-        match data {
-            Some(data) => ([header, data, status], 3),
-            None => ([header, status, status], 2),
         }
     }
 }
@@ -273,7 +265,7 @@ impl Order {
 /// # Safety
 ///
 /// The slot is an envelope, and the device does not write it any more.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn status(slot: Slot) -> u8 {
     // SAFETY: the caller's promise.
     unsafe { slot.pointer.add(STATUS).read_volatile() }
