@@ -12,12 +12,15 @@ use crate::transport::{Notifier, Notify, RingAddresses, Transport, TransportErro
 use crate::virtio::Features;
 
 mod any;
+mod barrier;
 mod error;
 pub mod packed;
 mod request;
 pub mod split;
 
 pub use any::AnyRing;
+#[cfg(any(test, feature = "test-utils"))]
+pub use barrier::count::full_barriers;
 pub use error::{QueueError, SetupError};
 pub use packed::PackedRing;
 pub use split::SplitRing;

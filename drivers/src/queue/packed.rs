@@ -8,13 +8,14 @@
 
 use core::mem;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use virtio_spec::RingEventFlags;
 use virtio_spec::pvirtq::Desc;
 use virtio_spec::virtq::DescF;
 use virtio_spec::{le16, le32, le64};
 
+use super::barrier;
 use super::request::{DESC, Lent, Note, Request, Tables, allocate, need_event};
 use super::{Buffer, QueueError, Ring, Token, Used};
 use crate::dma::{Dma, DmaError, Table};
@@ -338,7 +339,7 @@ impl<D: Dma> Ring for PackedRing<D> {
         }
         // 2.8.21.3.1: the flags are seen before the event suppression structure is
         // read. A store and a later load: only a full barrier orders these.
-        fence(Ordering::SeqCst);
+        barrier::full();
         let count = mem::take(&mut self.unannounced);
         let event = u32::from_le(self.event(self.layout.device).load(Ordering::Relaxed));
         let (place, flags) = (event as u16, (event >> 16) as u16 & 3);
@@ -402,7 +403,7 @@ impl<D: Dma> Ring for PackedRing<D> {
             // Seen before the next descriptor is looked at: or the device might use
             // that unseen, and read the event that was before, and the interrupt be
             // lost (2.8.22).
-            fence(Ordering::SeqCst);
+            barrier::full();
         }
         used.map(Some)
     }
@@ -416,7 +417,7 @@ impl<D: Dma> Ring for PackedRing<D> {
         self.write_driver_event();
         // Whoever asks for interrupts looks once more for what was finished
         // before the device saw it; this orders the two (2.8.22).
-        fence(Ordering::SeqCst);
+        barrier::full();
     }
 }
 

@@ -6,11 +6,12 @@
 
 use core::mem;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU16, Ordering, fence};
+use core::sync::atomic::{AtomicU16, Ordering};
 
 use virtio_spec::virtq::{AvailF, Desc, DescF, UsedElem, UsedF};
 use virtio_spec::{le16, le32, le64};
 
+use super::barrier;
 use super::request::{DESC, Lent, Note, Request, Tables, allocate, need_event};
 use super::{Buffer, QueueError, Ring, Token, Used};
 use crate::dma::{Dma, DmaError, Table};
@@ -398,7 +399,7 @@ impl<D: Dma> Ring for SplitRing<D> {
         }
         // 2.7.13.4.1: the index is seen before the suppression word is read.
         // A store and a later load: only a full barrier orders these.
-        fence(Ordering::SeqCst);
+        barrier::full();
         let count = mem::take(&mut self.unannounced);
         if self.event_idx {
             let event = u16::from_le(self.avail_event().load(Ordering::Relaxed));
@@ -452,7 +453,7 @@ impl<D: Dma> Ring for SplitRing<D> {
             if self.interrupts {
                 // Seen before the used index is looked at again: or the device
                 // might step past the event unseen, and the interrupt be lost.
-                fence(Ordering::SeqCst);
+                barrier::full();
             }
         }
         used.map(Some)
@@ -479,7 +480,7 @@ impl<D: Dma> Ring for SplitRing<D> {
         }
         // Whoever asks for interrupts looks once more for what was finished
         // before the device saw it; this orders the two (2.7.7.1).
-        fence(Ordering::SeqCst);
+        barrier::full();
     }
 }
 

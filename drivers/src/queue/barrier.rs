@@ -1,0 +1,30 @@
+//! The rings' full barriers, in one place, so that tests can count them.
+
+use core::sync::atomic::{Ordering, fence};
+
+/// A full barrier: what was stored before it is seen by the device before anything is
+/// loaded after it. Acquire and release do not order these two.
+#[inline(always)]
+pub(super) fn full() {
+    fence(Ordering::SeqCst);
+    #[cfg(any(test, feature = "test-utils"))]
+    count::add();
+}
+
+#[cfg(any(test, feature = "test-utils"))]
+pub(super) mod count {
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static FULL: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(super) fn add() {
+        FULL.set(FULL.get() + 1);
+    }
+
+    /// How many full barriers the rings of this thread have executed.
+    pub fn full_barriers() -> u64 {
+        FULL.get()
+    }
+}
