@@ -4,8 +4,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use doorbell::device::blk::{Blk, Request, SECTOR};
-use doorbell::device::{Driver as _, Setup};
+use doorbell::device::{DeviceError, Driver as _, Setup};
 use doorbell::dma::{DmaRegion, PAGE_SIZE};
+use doorbell::queue::QueueError;
 use doorbell::transport::Transport;
 use doorbell::virtio::Features;
 
@@ -178,6 +179,10 @@ impl<T: Transport> Engine for Busy<T> {
         };
         match self.blk.submit(request) {
             Ok(_) => Ok(true),
+            Err((DeviceError::Queue(QueueError::Full { .. }), request)) => {
+                self.spare.extend(request.into_buffer());
+                Ok(false)
+            }
             Err((error, _)) => Err(error.to_string()),
         }
     }

@@ -4,7 +4,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use doorbell::device::net::{ETHERNET_HEADER, Frame, Net};
-use doorbell::device::{Driver as _, Setup};
+use doorbell::device::{DeviceError, Driver as _, Setup};
+use doorbell::queue::QueueError;
 use doorbell::transport::Transport;
 use doorbell::virtio::Features;
 
@@ -95,7 +96,7 @@ impl Ours<'_> {
             write_header(&mut frame);
             Ok(frame)
         };
-        let spare: Result<Vec<_>, doorbell::device::DeviceError> = (0..depth).map(frame).collect();
+        let spare: Result<Vec<_>, DeviceError> = (0..depth).map(frame).collect();
         let mut busy = Busy {
             queue: net.transmit_queue(PAIR),
             net,
@@ -119,6 +120,10 @@ impl<T: Transport> Engine for Busy<T> {
         };
         match self.net.submit_transmit(PAIR, frame) {
             Ok(_) => Ok(true),
+            Err((DeviceError::Queue(QueueError::Full { .. }), frame)) => {
+                self.spare.push(frame);
+                Ok(false)
+            }
             Err((error, _)) => Err(error.to_string()),
         }
     }

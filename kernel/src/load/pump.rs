@@ -9,8 +9,8 @@ use crate::drive::Listener;
 
 /// A driver with a device that is up, and a request to make again and again.
 pub trait Engine {
-    /// Makes one more request available, unless as many as wanted are in flight, and
-    /// says whether it did.
+    /// Makes one more request available, unless as many as wanted are in flight or the
+    /// queue has no room, and says whether it did.
     ///
     /// # Errors
     ///

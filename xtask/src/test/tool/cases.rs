@@ -19,7 +19,7 @@ const CASE: Case = Case {
 const FAKE: &[&str] = &["--kernel", "/dev/null", "--no-devices", "--out", "OUT"];
 
 /// All cases.
-pub(crate) const CASES: [Case; 33] = [
+pub(crate) const CASES: [Case; 39] = [
     Case {
         name: "main-job",
         says: &["Cycles an operation", "results.json"],
@@ -103,6 +103,76 @@ pub(crate) const CASES: [Case; 33] = [
                 reads: "exit\r\n",
             },
         ],
+        ..CASE
+    },
+    Case {
+        name: "drivers-compete",
+        arguments: &[
+            "--load",
+            "--timeout",
+            "60",
+            "blk driver=both depth=16 count=2000 rounds=2 parts=on; netperf driver=both count=2000 rounds=2",
+        ],
+        says: &[
+            "driver             depth   submit     kick     reap",
+            "ours / upstream: ",
+            "ours / upstream-shipped: ",
+        ],
+        ..CASE
+    },
+    Case {
+        name: "load-over-legacy",
+        arguments: &[
+            "--load",
+            "--timeout",
+            "60",
+            "blk way=legacy depth=16 count=2000 rounds=2; netperf way=legacy driver=both count=2000 rounds=2",
+        ],
+        says: &["over pci-legacy, pio", "ours / upstream: "],
+        ..CASE
+    },
+    Case {
+        name: "load-over-mmio",
+        arguments: &[
+            "--machine",
+            "microvm",
+            "--load",
+            "--timeout",
+            "60",
+            "blk rw=write order=sequential bs=512 seconds=1 rounds=2 interrupts=on; netperf frame=1514 depth=8 count=2000",
+        ],
+        says: &[
+            "over mmio-v2, mmio, line: sequential writes of 512 bytes",
+            "frames of 1514 bytes",
+        ],
+        ..CASE
+    },
+    Case {
+        name: "a-fixed-queue-is-not-upstreams",
+        arguments: &[
+            "--load",
+            "--timeout",
+            "60",
+            "blk way=legacy driver=upstream",
+        ],
+        status: 10,
+        says: &[
+            "queue 0 has a fixed size of 256, and virtio-drivers wants 16: drive this device by its modern interface",
+        ],
+        ..CASE
+    },
+    Case {
+        name: "deeper-than-the-queue",
+        arguments: &["--load", "--timeout", "60", "netperf depth=300"],
+        status: 10,
+        says: &["the queue takes 256 such requests at once, not 300"],
+        ..CASE
+    },
+    Case {
+        name: "bad-load-argument",
+        arguments: &["--load", "--timeout", "60", "blk rw=append"],
+        status: 10,
+        says: &["\"rw=append\": it wants read or write"],
         ..CASE
     },
     Case {
