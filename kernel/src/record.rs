@@ -347,9 +347,11 @@ pub struct QueueRecord {
     pub descriptors: u64,
     pub driver: u64,
     pub device: u64,
-    /// The available index, as published.
+    /// The available index, as published; of a packed ring, where the next descriptor
+    /// goes, with the driver's wrap counter in bit 15.
     pub avail_idx: u16,
-    /// The used index up to which requests were taken back.
+    /// The used index up to which requests were taken back; of a packed ring, where
+    /// the next used descriptor is expected, with the wrap counter in bit 15.
     pub used_idx: u16,
 }
 

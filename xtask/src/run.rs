@@ -55,6 +55,10 @@ pub(crate) struct RunArgs {
     /// The version of virtio-mmio on microvm: 1 (legacy) or 2 [default: 2]
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u8).range(1..=2))]
     mmio_version: Option<u8>,
+    /// Let the virtio devices offer packed rings; the guest takes what it is offered,
+    /// except over legacy interfaces, which have none
+    #[arg(long)]
+    packed: bool,
     /// One more argument for QEMU, verbatim; can be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     qemu_arg: Vec<String>,
@@ -91,6 +95,9 @@ impl RunArgs {
                 self.machine.name()
             );
         }
+        if self.packed && self.mmio_version == Some(1) {
+            bail!("--packed: version 1 of virtio-mmio is a legacy interface, without packed rings");
+        }
         Ok(Options {
             machine: self.machine,
             // qboot does not boot a guest where QEMU has a network hub.
@@ -114,6 +121,7 @@ impl RunArgs {
                 },
             },
             mmio_version: self.mmio_version.unwrap_or(2),
+            packed: self.packed,
             extra: self.qemu_arg.clone(),
         })
     }

@@ -18,8 +18,11 @@ use super::{Listener, Mode, Opened, Unit};
 use crate::platform::dma::KernelDma;
 use crate::record::{DeviceRecord, QueueRecord};
 
-/// The generic features that this kernel's drivers use.
-pub const FEATURES: Features = Features::INDIRECT_DESC.union(Features::EVENT_IDX);
+/// The generic features that this kernel's drivers use. Few devices offer packed rings
+/// unless they are told to: QEMU's by `packed=on`.
+pub const FEATURES: Features = Features::INDIRECT_DESC
+    .union(Features::EVENT_IDX)
+    .union(Features::RING_PACKED);
 
 /// A device that is up, seen as something to time: one request at a time.
 pub trait Driven {

@@ -90,6 +90,8 @@ pub(crate) struct Options {
     pub(crate) network: Network,
     /// 1 or 2; only `microvm` has virtio-mmio.
     pub(crate) mmio_version: u8,
+    /// Whether the virtio devices offer packed rings.
+    pub(crate) packed: bool,
     /// Passed on verbatim, last.
     pub(crate) extra: Vec<String>,
 }
@@ -295,6 +297,7 @@ pub(crate) mod tests {
             doorbells: Doorbells::Eventfd,
             network: Network::Closed,
             mmio_version: 2,
+            packed: false,
             extra: Vec::new(),
         }
     }

@@ -17,8 +17,9 @@ const MACHINES: [(Machine, u8); 4] = [
 ];
 const FIRMWARES: [Firmware; 2] = [Firmware::Qboot, Firmware::Seabios];
 const ACCELERATORS: [Accelerator; 2] = [Accelerator::Tcg, Accelerator::Kvm];
-const SETS: [Set; 6] = [
+const SETS: [Set; 7] = [
     Set::Direct,
+    Set::Packed,
     Set::Eventfd,
     Set::Disks,
     Set::HotPlug,
@@ -35,6 +36,8 @@ pub(super) const PORTS: u8 = 24;
 pub(super) enum Set {
     /// All kinds.
     Direct,
+    /// All kinds, which offer packed rings.
+    Packed,
     /// All kinds, with the eventfds and the iothread that `run` has.
     Eventfd,
     /// Disks that are read-only, faulty, full, or of many queues or large blocks.
@@ -52,6 +55,7 @@ impl Set {
     fn name(self) -> &'static str {
         match self {
             Self::Direct => "",
+            Self::Packed => "-packed",
             Self::Eventfd => "-eventfd",
             Self::Disks => "-disks",
             Self::HotPlug => "-hotplug",
@@ -63,7 +67,7 @@ impl Set {
     fn groups(self) -> Vec<Group> {
         use Group::*;
         match self {
-            Self::Direct => vec![
+            Self::Direct | Self::Packed => vec![
                 Disks,
                 Entropy,
                 Testdev,
@@ -154,6 +158,13 @@ impl Cell {
             (Set::Ports, Machine::Q35) if self.firmware == Firmware::Seabios => {
                 Some("SeaBIOS gives up where IO space runs out, and no guest starts")
             }
+            (Set::Packed, Machine::Pc) => Some("q35 has the same interfaces"),
+            (Set::Packed, Machine::Microvm) if self.mmio_version == 1 => {
+                Some("version 1 of virtio-mmio is a legacy interface, without packed rings")
+            }
+            (Set::Packed, _) if self.firmware == Firmware::Seabios => {
+                Some("rings are no affair of the firmware's: qboot has to do")
+            }
             (Set::Eventfd, Machine::Microvm) if self.accelerator == Accelerator::Tcg => {
                 Some("under TCG virtio-mmio has no eventfds")
             }
@@ -204,6 +215,7 @@ impl Cell {
             doorbells: self.set.doorbells(),
             network: Network::Socket,
             mmio_version: self.mmio_version,
+            packed: self.set == Set::Packed,
             extra: Vec::new(),
         }
     }
@@ -216,18 +228,20 @@ mod tests {
     #[test]
     fn every_combination_is_a_cell_or_says_why_not() {
         let cells = all();
-        assert_eq!(cells.len(), 96);
+        assert_eq!(cells.len(), 112);
         let possible: Vec<String> = cells
             .iter()
             .filter(|cell| cell.impossible().is_none())
             .map(Cell::name)
             .collect();
-        assert_eq!(possible.len(), 66);
+        assert_eq!(possible.len(), 70);
         for name in [
             "q35-qboot",
             "q35-seabios-eventfd",
             "q35-qboot-24-ports",
             "q35-seabios-hotplug-kvm",
+            "q35-qboot-packed",
+            "microvm-mmio2-qboot-packed",
             "pc-qboot-disks",
             "microvm-mmio1-seabios",
             "microvm-mmio2-qboot-eventfd-kvm",
@@ -235,6 +249,7 @@ mod tests {
             assert!(possible.iter().any(|other| other == name), "{name}");
         }
         assert!(!possible.contains(&"microvm-mmio2-qboot-eventfd".into()));
+        assert!(!possible.contains(&"microvm-mmio1-qboot-packed".into()));
         assert!(!possible.contains(&"pc-qboot-hotplug".into()));
         assert!(!possible.contains(&"q35-seabios-24-ports".into()));
     }

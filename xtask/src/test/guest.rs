@@ -75,6 +75,8 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     witness
         .report
         .check("every device", undriven(&witness.places, &ended.records));
+    let result = rings(options.packed, &ended.records);
+    witness.report.check("packed rings", result);
     for disk in devices::disks(&options) {
         let path = files.disk(disk.n);
         let now = witness.peers.blocks.bytes(&disk);
@@ -106,6 +108,26 @@ fn undriven(places: &Places, records: &[Record]) -> Result<(), String> {
         None => Ok(()),
         Some((address, id)) => Err(format!("{id} at {address} was not driven")),
     }
+}
+
+/// Whether every device was driven by packed rings where it offers them, but over
+/// legacy interfaces, and by split ones elsewhere.
+fn rings(offered: bool, records: &[Record]) -> Result<(), String> {
+    for record in records.iter().filter(|record| record.kind() == "device") {
+        let transport = record.text("transport").unwrap_or_default();
+        let modern = matches!(transport, "pci-modern" | "mmio-v2");
+        let features = record.value()["features"].as_array().into_iter().flatten();
+        let packed = features
+            .into_iter()
+            .any(|name| name == "VIRTIO_F_RING_PACKED");
+        let address = record.address().unwrap_or_default();
+        same(
+            &format!("packed rings of {address} over {transport}"),
+            offered && modern,
+            packed,
+        )?;
+    }
+    Ok(())
 }
 
 /// How many windows of 4 KiB SeaBIOS places in q35's IO space before it gives up.
@@ -239,6 +261,26 @@ mod tests {
         assert_eq!(undriven(&places, &[device("a"), device("b")]), Ok(()));
         let error = undriven(&places, &[device("a")]).unwrap_err();
         assert_eq!(error, "rng0 at b was not driven");
+    }
+
+    #[test]
+    fn the_rings_are_of_the_kind_that_is_offered() {
+        let device = |transport: &str, features: &str| {
+            let device = format!(r#""kind":"device","bdf":"a","transport":"{transport}""#);
+            Record::parse(&format!(r#"{{"v":1,{device},"features":[{features}]}}"#)).unwrap()
+        };
+        let packed = r#""VIRTIO_F_EVENT_IDX","VIRTIO_F_RING_PACKED""#;
+        let split = r#""VIRTIO_F_EVENT_IDX""#;
+        for modern in ["pci-modern", "mmio-v2"] {
+            for legacy in ["pci-legacy", "mmio-v1"] {
+                let right = [device(modern, packed), device(legacy, split)];
+                assert_eq!(rings(true, &right), Ok(()));
+                assert!(rings(false, &right).is_err());
+                assert!(rings(true, &[device(legacy, packed)]).is_err());
+            }
+            assert!(rings(true, &[device(modern, split)]).is_err());
+            assert_eq!(rings(false, &[device(modern, split)]), Ok(()));
+        }
     }
 
     #[test]

@@ -28,9 +28,14 @@ impl Rig<'_> {
 
     /// Moves both sides on, one descriptor at a time, until the driver is at `place`.
     fn advance(&mut self, place: Place) {
-        while self.ring.avail != place {
+        let laps = 2 * u32::from(self.ring.size);
+        for _ in 0..laps {
+            if self.ring.avail == place {
+                break;
+            }
             self.round(&[true], 0);
         }
+        assert_eq!(self.ring.avail, place);
         self.ring.needs_notification();
     }
 }

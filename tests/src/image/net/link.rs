@@ -1,6 +1,7 @@
 //! The link, which the host takes down and up.
 
-use doorbell::virtio::Wait as _;
+use doorbell::device::Driver as _;
+use doorbell::virtio::{Features, Wait as _};
 use doorbell_kernel::drive::Mode;
 use doorbell_tests::{Outcome, ensure};
 
@@ -18,6 +19,11 @@ pub(super) fn test(wire: &mut Wire<'_, '_>) -> Outcome {
 fn down(wire: &mut Wire<'_, '_>) -> Outcome {
     wire.heard([])?;
     set(wire, false)?;
+    if wire.net.features().contains(Features::RING_PACKED) {
+        // QEMU miscounts what it drops from a packed queue, and takes no doorbell of
+        // that queue any more.
+        return Ok(());
+    }
     // It takes frames, and they go nowhere.
     wire.lose()
 }

@@ -154,15 +154,29 @@ fn blk(options: &Options, disk: &Disk) -> Device {
 
 /// A virtio device over the machine's transport.
 fn virtio(options: &Options, kind: &str, id: &str) -> Device {
+    let bus = match options.machine {
+        Machine::Microvm => "device",
+        _ => "pci",
+    };
+    let device = Device::new(&format!("virtio-{kind}-{bus}"), id);
+    let device = rings(options, device);
     if options.machine == Machine::Microvm {
-        return Device::new(&format!("virtio-{kind}-device"), id);
+        return device;
     }
-    let device = Device::new(&format!("virtio-{kind}-pci"), id);
     match options.doorbells {
         // A balloon never has eventfds.
         _ if kind == "balloon" => device,
         Doorbells::Eventfd => device.with("ioeventfd", "on"),
         Doorbells::Direct => device.with("ioeventfd", "off"),
+    }
+}
+
+/// The same virtio device, which offers packed rings if it is to.
+fn rings(options: &Options, device: Device) -> Device {
+    if options.packed {
+        device.with("packed", "on")
+    } else {
+        device
     }
 }
 
@@ -421,7 +435,7 @@ impl Builder<'_> {
             let device = Device::new("virtio-rng-pci-transitional", &format!("rng{n}"))
                 .with("bus", format!("port{n}"))
                 .and("ioeventfd=off,rng=entropy");
-            self.line.device(&device);
+            self.line.device(&rings(self.options, device));
         }
     }
 }

@@ -135,6 +135,50 @@ fn direct_devices_have_no_eventfd_and_no_iothread() {
 }
 
 #[test]
+fn each_virtio_device_offers_packed_rings_where_asked() {
+    use Group::*;
+    let groups = [
+        Disks,
+        SpecialDisks,
+        HotPlug,
+        Entropy,
+        Testdev,
+        Net,
+        NetBehind,
+        NetPairs,
+        Console,
+        Balloon,
+    ];
+    for (machine, bus) in [(Machine::Q35, "pci"), (Machine::Microvm, "device")] {
+        let options = with(machine, &groups);
+        assert!(!line(&options).contains("packed"));
+        let line = line(&Options {
+            packed: true,
+            ..options.clone()
+        });
+        let virtio = format!("-{bus},id=");
+        let devices: Vec<_> = line
+            .split(' ')
+            .filter(|word| word.starts_with("virtio-") && word.contains(&virtio))
+            .collect();
+        assert!(devices.len() > 8, "{line}");
+        for device in devices {
+            assert!(device.contains(",packed=on"), "{device}");
+        }
+        assert_eq!(
+            line.matches("packed=on").count(),
+            line.matches(&virtio).count()
+        );
+    }
+    let packed = Options {
+        packed: true,
+        ..with(Machine::Q35, &[HotPlug, Ports(2)])
+    };
+    assert_eq!(plug(&packed, "blk8").unwrap()["packed"], true);
+    assert_eq!(line(&packed).matches("packed=on").count(), 1 + 2);
+}
+
+#[test]
 fn special_disks_stand_beside_the_ordinary_ones() {
     let options = with(Machine::Q35, &[Group::Disks, Group::SpecialDisks]);
     let disks = disks(&options);

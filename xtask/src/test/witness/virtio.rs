@@ -84,11 +84,12 @@ pub(crate) fn compare(
     let legacy = matches!(claim.text("transport"), Some("pci-legacy" | "mmio-v1"));
     check("status", status(&answers.status, legacy));
     check("features", features(&answers.status, claim));
+    let packed = claimed_features(claim).any(|name| name == PACKED);
     for (theirs, ours) in answers.queues.iter().zip(claimed_queues(claim)) {
         let waits = has_waiting_buffers(claim, ours);
         check(
             &format!("queue {}", ours["index"]),
-            queue(theirs, ours, waits),
+            queue(theirs, ours, waits, packed),
         );
     }
 }
@@ -123,15 +124,17 @@ fn features(qemu: &Value, claim: &Record) -> Result<(), String> {
             found.insert(name.to_owned());
         }
     }
-    let ours: BTreeSet<String> = claim.value()["features"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
+    let ours: BTreeSet<String> = claimed_features(claim)
         .map(|name| name.replace("VIRTIO_RING_F_", "VIRTIO_F_"))
         .collect();
     same("the features", ours, found)?;
     same("features without a name", 0, unnamed)
+}
+
+/// The features that the guest says it accepted.
+fn claimed_features(claim: &Record) -> impl Iterator<Item = &str> {
+    let names = claim.value()["features"].as_array().into_iter().flatten();
+    names.filter_map(Value::as_str)
 }
 
 /// Whether a queue holds buffers that wait for something to come in: network
@@ -144,7 +147,7 @@ fn has_waiting_buffers(claim: &Record, queue: &Value) -> bool {
 
 /// With `waits`, the device may not have looked at all buffers, and the driver not at
 /// all that came in.
-fn queue(qemu: &Value, guest: &Value, waits: bool) -> Result<(), String> {
+fn queue(qemu: &Value, guest: &Value, waits: bool, packed: bool) -> Result<(), String> {
     same(
         "its size",
         guest["size"].as_u64(),
@@ -159,25 +162,56 @@ fn queue(qemu: &Value, guest: &Value, waits: bool) -> Result<(), String> {
     ] {
         same(name, Some(ours(name)?), qemu[key].as_u64())?;
     }
-    let indices = [
-        ours("used_idx")?,
-        qemu["used-idx"].as_u64().unwrap_or_default(),
-        qemu["last-avail-idx"].as_u64().unwrap_or_default(),
-        ours("avail_idx")?,
-    ];
-    if !waits {
-        same("used_idx", indices[0], indices[1])?;
-        return same("avail_idx", indices[3], indices[2]);
+    let (used, avail) = (ours("used_idx")?, ours("avail_idx")?);
+    let theirs = |key: &str| qemu[key].as_u64().unwrap_or_default();
+    let indices = [used, theirs("used-idx"), theirs("last-avail-idx"), avail];
+    let ordered = if packed {
+        in_packed_ring(indices, theirs("vring-num"))
+    } else {
+        // They count from 0 to 65535 and round again.
+        let ahead = indices.map(|index| (index as u16).wrapping_sub(used as u16));
+        ahead.is_sorted()
+    };
+    let idle = !waits;
+    let place = |index: u64| if packed { index & !WRAP } else { index };
+    if idle {
+        same("used_idx", place(used), indices[1])?;
+        same("avail_idx", place(avail), indices[2])?;
     }
-    // They count from 0 to 65535 and round again.
-    let ahead = indices.map(|index| (index as u16).wrapping_sub(indices[0] as u16));
-    if ahead.is_sorted() {
+    if ordered {
         Ok(())
     } else {
         Err(format!(
             "used_idx, QEMU's own, QEMU's avail_idx and the guest's are {indices:?}"
         ))
     }
+}
+
+/// The feature by which a device has packed rings.
+const PACKED: &str = "VIRTIO_F_RING_PACKED";
+/// The bit of a packed ring's index that holds the wrap counter (virtio 1.2, 2.8.14).
+const WRAP: u64 = 1 << 15;
+
+/// Whether the guest's and QEMU's places in a packed ring of `size` are in order: the
+/// guest's used one, QEMU's, QEMU's available one, and the guest's. QEMU tells its own
+/// without the wrap counters.
+fn in_packed_ring([used, their_used, their_avail, avail]: [u64; 4], size: u64) -> bool {
+    let (first, last) = (used & !WRAP, avail & !WRAP);
+    if [first, their_used, their_avail, last]
+        .iter()
+        .any(|&place| place >= size)
+    {
+        return false;
+    }
+    // How many descriptors lie from one place to another.
+    let between = |from: u64, to: u64| (to + size - from) % size;
+    // The guest's counters tell how often the end of the ring lies between.
+    let in_flight = match (used ^ avail) & WRAP {
+        0 if first <= last => last - first,
+        WRAP if last <= first => size + last - first,
+        _ => return false,
+    };
+    between(first, their_used) + between(their_used, their_avail) <= in_flight
 }
 
 /// QEMU writes `NAME: what it means`.
@@ -278,6 +312,43 @@ mod tests {
         claim["queues"][0]["avail_idx"] = json!(100);
         claim["queues"][0]["index"] = json!(1);
         assert_eq!(failures(&claim), ["queue 1"]);
+    }
+
+    #[test]
+    fn places_in_a_packed_ring_have_wrap_counters() {
+        const FIRST: u64 = WRAP;
+        for (indices, right) in [
+            // Empty, at the start and after a lap and some.
+            ([FIRST, 0, 0, FIRST], true),
+            ([3, 3, 3, 3], true),
+            ([3, 3, 3, FIRST | 4], false),
+            // Full: all the device's; one given back; all given back.
+            ([FIRST | 3, 3, 3, 3], true),
+            ([FIRST | 3, 4, 3, 3], true),
+            ([FIRST | 3, 3, 4, 3], true),
+            // Some in flight, over the end of the ring.
+            ([FIRST | 5, 5, 1, 1], true),
+            ([FIRST | 5, 6, 1, 1], true),
+            ([FIRST | 5, 1, 1, 1], true),
+            ([FIRST | 5, 5, 2, 1], false),
+            ([FIRST | 5, 4, 1, 1], false),
+            ([FIRST | 5, 1, 0, 1], false),
+            // More than there can be, and outside.
+            ([FIRST | 2, 2, 4, 4], false),
+            ([4, 4, 2, 2], false),
+            ([FIRST | 2, 2, 7, FIRST | 7], false),
+        ] {
+            assert_eq!(in_packed_ring(indices, 7), right, "{indices:?}");
+        }
+        let mut claim = claim();
+        let features = claim["features"].as_array_mut().unwrap();
+        features.push(json!(PACKED));
+        claim["queues"][0]["used_idx"] = json!(7 | WRAP);
+        claim["queues"][0]["avail_idx"] = json!(8 | WRAP);
+        // That feature is all that QEMU does not know of.
+        assert_eq!(failures(&claim), ["features"]);
+        claim["queues"][0]["avail_idx"] = json!(8);
+        assert_eq!(failures(&claim), ["features", "queue 0"]);
     }
 
     #[test]
