@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::qemu::devices::{self, Group, tap};
+use crate::qemu::devices::{self, Group, others, tap};
 use crate::qemu::{Files, Options, shell_line};
 use crate::{disk, image, results};
 
@@ -75,8 +75,8 @@ pub(crate) fn check(files: &Files, options: &Options) -> Result<()> {
     }
 }
 
-/// Writes what QEMU needs into a folder, which is made if need be: the disks, and a
-/// tap's script.
+/// Writes what QEMU needs into a folder, which is made if need be: the disks, what
+/// other devices read, and a tap's script.
 ///
 /// # Errors
 /// When a file can't be written.
@@ -86,6 +86,7 @@ pub(crate) fn fill(options: &Options, files: &Files) -> Result<()> {
     if options.has(Group::NetPairs) {
         tap::write_script(&files.tap_script(), &files.tap_pid())?;
     }
+    others::fill(options, files)?;
     devices::disks(options)
         .iter()
         .try_for_each(|disk| disk::create(&files.disk(disk.n), disk.bytes()))

@@ -91,10 +91,10 @@ pub(super) fn has_driver(device_type: u16) -> bool {
 
 /// Whether devices of this type are driven by more than one queue.
 pub(super) fn has_queues(device_type: u16) -> bool {
-    matches!(
-        device_type,
-        net::DEVICE_TYPE | console::DEVICE_TYPE | balloon::DEVICE_TYPE
-    )
+    /// Those that this kernel has no driver for: SCSI, GPU, input, vsock and sound.
+    const OTHERS: [u16; 5] = [8, 16, 18, 19, 25];
+    let ours = [net::DEVICE_TYPE, console::DEVICE_TYPE, balloon::DEVICE_TYPE];
+    ours.contains(&device_type) || OTHERS.contains(&device_type)
 }
 
 /// Brings a device up with the ring features in `features`, lets `work` use it, and

@@ -94,6 +94,7 @@ pub fn type_name(device_type: u16) -> String {
         16 => "virtio-gpu".into(),
         18 => "virtio-input".into(),
         19 => "virtio-vsock".into(),
+        25 => "virtio-sound".into(),
         other => format!("virtio type {other}"),
     }
 }

@@ -18,7 +18,7 @@ use doorbell_tests::{Outcome, Runner, Stop, ensure, skip};
 use crate::pattern;
 use crate::session::Session;
 
-mod far;
+pub(crate) mod far;
 mod transfer;
 
 use far::Far;

@@ -42,6 +42,8 @@ mod session;
 #[cfg(target_os = "none")]
 mod shared_line;
 #[cfg(target_os = "none")]
+mod upstream;
+#[cfg(target_os = "none")]
 mod witness;
 
 #[cfg(target_os = "none")]
@@ -51,7 +53,9 @@ mod bare_metal {
 
     use doorbell::device;
     use doorbell_boot::{BootError, BootInfo};
-    use doorbell_kernel::{drive, print, run};
+    use doorbell_kernel::drive::{self, Unit};
+    use doorbell_kernel::machine::Machine;
+    use doorbell_kernel::{print, run};
     use doorbell_tests::{Runner, Stop};
 
     use crate::session;
@@ -86,7 +90,20 @@ mod bare_metal {
                 Err(Stop::failed(problem))
             });
         }
-        for unit in &units {
+        if crate::upstream::is_asked_for(&machine) {
+            crate::upstream::run(&mut runner, &machine, &units, &witness);
+        } else {
+            ours(&mut runner, &mut machine, &units, &witness);
+        }
+
+        let failed = runner.failed();
+        let success = runner.finish();
+        run::end(if success { 0 } else { failed.max(1) })
+    }
+
+    /// Tests this library's own drivers.
+    fn ours(runner: &mut Runner<'_>, machine: &mut Machine, units: &[Unit], witness: &Witness) {
+        for unit in units {
             let test = match unit.device_type {
                 device::blk::DEVICE_TYPE => crate::blk::test,
                 device::net::DEVICE_TYPE => crate::net::test,
@@ -95,19 +112,15 @@ mod bare_metal {
                 device::balloon::DEVICE_TYPE => crate::balloon::test,
                 _ => continue,
             };
-            for way in drive::ways(&machine, unit) {
-                session::each(&mut runner, &machine, unit, "", way, &witness, test);
+            for way in drive::ways(machine, unit) {
+                session::each(runner, machine, unit, "", way, witness, test);
             }
         }
-        crate::lifecycle::run(&mut runner, &machine, &units, &witness);
-        crate::shared_line::run(&mut runner, &machine, &units, &witness);
-        crate::bench::run(&mut runner, &machine, &units, &witness);
+        crate::lifecycle::run(runner, machine, units, witness);
+        crate::shared_line::run(runner, machine, units, witness);
+        crate::bench::run(runner, machine, units, witness);
         // Last: what was found before is not all there is then.
-        crate::hotplug::run(&mut runner, &mut machine, &witness);
-
-        let failed = runner.failed();
-        let success = runner.finish();
-        run::end(if success { 0 } else { failed.max(1) })
+        crate::hotplug::run(runner, machine, witness);
     }
 
     #[panic_handler]

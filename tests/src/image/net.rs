@@ -18,7 +18,7 @@ use doorbell_tests::{Outcome, Runner, ensure};
 use crate::session::Session;
 
 mod filter;
-mod frame;
+pub(crate) mod frame;
 mod interrupts;
 mod large;
 mod link;

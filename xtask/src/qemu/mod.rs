@@ -153,6 +153,21 @@ impl Files {
         self.dir.join("trace.log")
     }
 
+    /// What the entropy device gives whose bytes are known.
+    pub(crate) fn entropy(&self) -> PathBuf {
+        self.dir.join("entropy.bin")
+    }
+
+    /// The folder that the guest shares.
+    pub(crate) fn share(&self) -> PathBuf {
+        self.dir.join("share")
+    }
+
+    /// The last picture of the guest's screen.
+    pub(crate) fn screen(&self) -> PathBuf {
+        self.dir.join("screen.ppm")
+    }
+
     /// What QEMU runs when it has made a tap device.
     pub(crate) fn tap_script(&self) -> PathBuf {
         self.dir.join(format!("net{}.sh", tap::ADAPTER))

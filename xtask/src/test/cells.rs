@@ -25,6 +25,7 @@ const SETS: [Set; 7] = [
     Set::HotPlug,
     Set::Pairs,
     Set::Ports,
+    Set::Upstream,
 ];
 
 /// How many ports [`Set::Ports`] has.
@@ -48,6 +49,8 @@ pub(super) enum Set {
     Pairs,
     /// More devices with IO than IO space has windows for.
     Ports,
+    /// What the drivers of the crate `virtio-drivers` drive.
+    Upstream,
 }
 
 impl Set {
@@ -61,6 +64,7 @@ impl Set {
             Self::HotPlug => "-hotplug",
             Self::Pairs => "-pairs",
             Self::Ports => "-24-ports",
+            Self::Upstream => "-upstream",
         }
     }
 
@@ -91,6 +95,15 @@ impl Set {
             Self::HotPlug => vec![Disks, HotPlug],
             Self::Pairs => vec![Entropy, NetPairs],
             Self::Ports => vec![Ports(PORTS)],
+            Self::Upstream => vec![Disks, KnownEntropy, Net, Console, Gpu, Keyboard, Share],
+        }
+    }
+
+    /// What the guest's command line has, besides that it is watched.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            _ => "",
         }
     }
 
@@ -234,7 +247,7 @@ mod tests {
             .filter(|cell| cell.impossible().is_none())
             .map(Cell::name)
             .collect();
-        assert_eq!(possible.len(), 70);
+        assert_eq!(possible.len(), 86);
         for name in [
             "q35-qboot",
             "q35-seabios-eventfd",

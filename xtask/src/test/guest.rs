@@ -7,9 +7,9 @@ use anyhow::Result;
 
 use super::World;
 use super::cells::{Cell, PORTS, Set};
-use super::paths;
 use super::report::Report;
 use super::witness::{Places, Witness, disks, same};
+use super::{paths, upstream};
 use crate::qemu::devices;
 use crate::qemu::launch::{Echo, Ended, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
@@ -42,7 +42,9 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     let options = cell.options();
     let files = Files::new(dir.to_owned())?;
     folder::fill(&options, &files)?;
-    let command = qemu::command_line(&world.qemu, &image.path, &options, &files, WITNESS, true)?;
+    let words = format!("{WITNESS} {}", cell.set.words());
+    let words = words.trim_end();
+    let command = qemu::command_line(&world.qemu, &image.path, &options, &files, words, true)?;
     let launch_it = Launch {
         command: &command,
         files: &files,
@@ -66,6 +68,9 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     if cell.set == Set::Ports {
         let result = io_space(&ended.records, PORTS.into(), SEABIOS_WINDOWS);
         witness.report.check("io space", result);
+    } else if cell.set == Set::Upstream {
+        let result = upstream::driven(&options, &ended.records);
+        witness.report.check("every path", result);
     } else {
         let records = ended.records.iter().map(Record::value);
         let (machine, version) = (options.machine, options.mmio_version);

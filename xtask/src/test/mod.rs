@@ -12,6 +12,7 @@ mod peer;
 mod report;
 mod running;
 mod tool;
+mod upstream;
 mod witness;
 
 use std::path::PathBuf;

@@ -100,26 +100,33 @@ const LINE: [&str; 2] = [POLLING, "line"];
 const MSIX: [&str; 2] = ["msix-shared", "msix-per-queue"];
 const CONFIG_WINDOW: &str = "pci-cfg";
 
+/// The interfaces of a transitional device on a machine's root bus, each with the ways
+/// to ring; `several_queues`: for which the window in configuration space has no room.
+pub(super) fn ways(
+    machine: Machine,
+    mmio_version: u8,
+    several_queues: bool,
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let ways: &[_] = match (machine, mmio_version) {
+        (Machine::Q35 | Machine::Pc, _) => &[
+            ("pci-legacy", "pio"),
+            ("pci-modern", "mmio"),
+            ("pci-modern", "pio"),
+            ("pci-modern", CONFIG_WINDOW),
+        ],
+        (Machine::Microvm, 1) => &[("mmio-v1", "mmio")],
+        (Machine::Microvm, _) => &[("mmio-v2", "mmio")],
+    };
+    let ways = ways.iter().copied();
+    ways.filter(move |(_, notify)| *notify != CONFIG_WINDOW || !several_queues)
+}
+
 /// The paths that a machine has to a device of this kind.
 fn of(kind: &Kind, machine: Machine, mmio_version: u8) -> Vec<Path> {
-    let (ways, vectors): (&[_], bool) = match (machine, mmio_version) {
-        (Machine::Q35 | Machine::Pc, _) => (
-            &[
-                ("pci-legacy", "pio"),
-                ("pci-modern", "mmio"),
-                ("pci-modern", "pio"),
-                ("pci-modern", CONFIG_WINDOW),
-            ],
-            kind.msix,
-        ),
-        (Machine::Microvm, 1) => (&[("mmio-v1", "mmio")], false),
-        (Machine::Microvm, _) => (&[("mmio-v2", "mmio")], false),
-    };
+    let vectors = kind.msix && machine != Machine::Microvm;
     let modes = LINE.iter().chain(MSIX.iter().filter(|_| vectors));
-    let ways = ways
-        .iter()
-        .filter(|(_, notify)| *notify != CONFIG_WINDOW || !kind.several_queues);
-    ways.flat_map(|&(transport, notify)| {
+    let ways = ways(machine, mmio_version, kind.several_queues);
+    ways.flat_map(|(transport, notify)| {
         modes.clone().map(move |&interrupts| Path {
             transport,
             notify,

@@ -8,7 +8,7 @@ use doorbell_tests::{Outcome, Stop};
 use crate::witness::Witness;
 
 /// The host's end of a port.
-pub(super) struct Far<'a> {
+pub(crate) struct Far<'a> {
     witness: &'a Witness,
     name: String,
     /// Whether the host has opened it.
@@ -17,7 +17,7 @@ pub(super) struct Far<'a> {
 
 impl<'a> Far<'a> {
     /// That of the port of this name.
-    pub(super) fn new(witness: &'a Witness, name: &str) -> Self {
+    pub(crate) fn new(witness: &'a Witness, name: &str) -> Self {
         Self {
             witness,
             name: name.to_string(),
@@ -26,41 +26,41 @@ impl<'a> Far<'a> {
     }
 
     /// Has the host connect.
-    pub(super) fn open(&mut self) -> Outcome {
+    pub(crate) fn open(&mut self) -> Outcome {
         self.simple("port-open")?;
         self.open = true;
         Ok(())
     }
 
     /// Has the host disconnect.
-    pub(super) fn close(&mut self) -> Outcome {
+    pub(crate) fn close(&mut self) -> Outcome {
         self.open = false;
         self.simple("port-close").map(drop)
     }
 
     /// The same, if a test that failed left it open.
-    pub(super) fn hang_up(&mut self) -> Outcome {
+    pub(crate) fn hang_up(&mut self) -> Outcome {
         if self.open { self.close() } else { Ok(()) }
     }
 
     /// Has the host send so much of a stream.
-    pub(super) fn send(&self, bytes: u64, seed: u64) -> Outcome {
+    pub(crate) fn send(&self, bytes: u64, seed: u64) -> Outcome {
         self.stream("port-send", "bytes", bytes, seed)
     }
 
     /// Has the host read so much, and compare it with a stream.
-    pub(super) fn expect(&self, bytes: u64, seed: u64) -> Outcome {
+    pub(crate) fn expect(&self, bytes: u64, seed: u64) -> Outcome {
         self.stream("port-expect", "bytes", bytes, seed)
     }
 
     /// The same, and disconnect at the end of it.
-    pub(super) fn cut(&mut self, after: u64, seed: u64) -> Outcome {
+    pub(crate) fn cut(&mut self, after: u64, seed: u64) -> Outcome {
         self.open = false;
         self.stream("port-cut", "after", after, seed)
     }
 
     /// The digests of what the host sent and of what it read, once it is through.
-    pub(super) fn done(&self) -> Result<String, Stop> {
+    pub(crate) fn done(&self) -> Result<String, Stop> {
         self.simple("port-done")
     }
 

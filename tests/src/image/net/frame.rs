@@ -9,18 +9,18 @@ use doorbell_tests::{Outcome, ensure};
 use crate::pattern;
 
 /// A MAC address.
-pub(super) type Mac = [u8; 6];
+pub(crate) type Mac = [u8; 6];
 
 /// The host's end of the wire.
-pub(super) const HOST: Mac = [0x52, 0x54, 0x00, 0xdb, 0xff, 0xff];
+pub(crate) const HOST: Mac = [0x52, 0x54, 0x00, 0xdb, 0xff, 0xff];
 /// The EtherType of what the host sends back: the first for local experiments (IEEE 802).
 const ECHOED: [u8; 2] = [0x88, 0xb5];
 /// That of what the host sends by itself: the second.
 const SENT: [u8; 2] = [0x88, 0xb6];
 
 /// The shortest frame that Ethernet has, and the longest of its usual MTU.
-pub(super) const SHORTEST: usize = 60;
-pub(super) const LONGEST: usize = 1514;
+pub(crate) const SHORTEST: usize = 60;
+pub(crate) const LONGEST: usize = 1514;
 
 /// The parts of a frame. The payload begins with the stamp's number and the frame's
 /// own; what is left is a stream that both begin.
@@ -34,30 +34,30 @@ const REST: usize = NUMBER.end;
 /// What tells the frames of one test from those of another: what was under way when the
 /// device was reset comes after that.
 #[derive(Clone, Copy)]
-pub(super) struct Stamp(u64);
+pub(crate) struct Stamp(u64);
 
 /// What a frame has to be.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted {
-    pub(super) number: u64,
-    pub(super) to: Mac,
-    pub(super) from: Mac,
-    pub(super) len: usize,
+pub(crate) struct Wanted {
+    pub(crate) number: u64,
+    pub(crate) to: Mac,
+    pub(crate) from: Mac,
+    pub(crate) len: usize,
 }
 
 impl Stamp {
     /// One that no other test has: the time.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tsc::start())
     }
 
     /// A seed for what the host sends.
-    pub(super) fn seed(self) -> u64 {
+    pub(crate) fn seed(self) -> u64 {
         self.0
     }
 
     /// Writes a frame.
-    pub(super) fn write(self, wanted: Wanted, frame: &mut [u8]) {
+    pub(crate) fn write(self, wanted: Wanted, frame: &mut [u8]) {
         let number = wanted.number.to_le_bytes();
         frame[TO].copy_from_slice(&wanted.to);
         frame[FROM].copy_from_slice(&wanted.from);
@@ -73,7 +73,7 @@ impl Stamp {
     }
 
     /// The number of a frame, if it is one of these.
-    pub(super) fn number(self, frame: &[u8]) -> Option<u64> {
+    pub(crate) fn number(self, frame: &[u8]) -> Option<u64> {
         let ours = frame.get(ETHERTYPE) == Some(&ECHOED[..])
             && frame.get(STAMP) == Some(&self.0.to_le_bytes()[..]);
         let number = frame.get(NUMBER).filter(|_| ours)?;
@@ -81,7 +81,7 @@ impl Stamp {
     }
 
     /// Checks every byte of a frame.
-    pub(super) fn check(self, wanted: Wanted, frame: &[u8]) -> Outcome {
+    pub(crate) fn check(self, wanted: Wanted, frame: &[u8]) -> Outcome {
         let Wanted {
             number,
             to,
@@ -109,7 +109,7 @@ impl Stamp {
 }
 
 /// The payload of a frame that the host sends by itself, if it is one.
-pub(super) fn sent_by_host(frame: &[u8]) -> Option<&[u8]> {
+pub(crate) fn sent_by_host(frame: &[u8]) -> Option<&[u8]> {
     let ours = frame.get(FROM) == Some(&HOST[..]) && frame.get(ETHERTYPE) == Some(&SENT[..]);
     frame.get(ETHERNET_HEADER..).filter(|_| ours)
 }

@@ -12,6 +12,8 @@
 //! | `blk2` to `blk6` | `SpecialDisks` | root bus | read-only; four queues; blocks of 4096 bytes; failing sectors; full ([`disks`](disks())) |
 //! | `blk7`, `blk8` | `HotPlug` | ports `slot1`, `slot2` | there and can be unplugged; not there and can be plugged |
 //! | `null0`, `hub0` | `Load` | root bus | a disk that answers at once, an adapter whose frames go nowhere ([`load`]) |
+//! | `rng0` | `KnownEntropy` | root bus | entropy that the host knows |
+//! | `gpu0`, `kbd0`, `share0` | `Gpu`, `Keyboard`, `Share` | root bus | a screen, a keyboard, a folder of the host's ([`others`]) |
 //! | `rng0` to `rng<n-1>` | `Ports(n)` | ports `port<n>` | more IO windows than IO space has room for |
 //!
 //! On the root bus a device has every way to ring that the guest knows: a legacy
@@ -25,6 +27,7 @@
 mod disks;
 mod line;
 mod load;
+pub(crate) mod others;
 pub(crate) mod tap;
 
 use std::path::PathBuf;
@@ -42,6 +45,8 @@ pub(crate) use self::disks::{Disk, disks};
 pub(crate) enum Group {
     Disks,
     Entropy,
+    /// Not beside `Entropy`.
+    KnownEntropy,
     Testdev,
     Net,
     NetBehind,
@@ -50,6 +55,9 @@ pub(crate) enum Group {
     ConsoleBehind,
     Balloon,
     BalloonBehind,
+    Gpu,
+    Keyboard,
+    Share,
     SpecialDisks,
     /// q35 only. Ports are hot-plugged by themselves, not by ACPI.
     HotPlug,
@@ -164,8 +172,8 @@ fn virtio(options: &Options, kind: &str, id: &str) -> Device {
         return device;
     }
     match options.doorbells {
-        // A balloon never has eventfds.
-        _ if kind == "balloon" => device,
+        // These never have eventfds.
+        _ if matches!(kind, "balloon" | "keyboard") => device,
         Doorbells::Eventfd => device.with("ioeventfd", "on"),
         Doorbells::Direct => device.with("ioeventfd", "off"),
     }
@@ -274,6 +282,10 @@ impl Builder<'_> {
             Group::ConsoleBehind => self.console(1)?,
             Group::Balloon => self.balloon(false),
             Group::BalloonBehind => self.balloon(true),
+            Group::KnownEntropy => self.known_entropy()?,
+            Group::Gpu => self.gpu(),
+            Group::Keyboard => self.keyboard(),
+            Group::Share => self.share()?,
             Group::HotPlug => self.hot_plug(),
             Group::Load => self.load(),
             Group::Ports(count) => self.ports(count),

@@ -1,6 +1,7 @@
 //! The host's part in the guest's tests: what a guest asks for in an `ask` record
 //! while it waits. Each actor knows some actions, which its own page lists:
-//! [`block`], [`net`], [`tap`], [`console`], [`balloon`], [`hotplug`].
+//! [`block`], [`net`], [`tap`], [`console`], [`balloon`], [`hotplug`], [`screen`],
+//! [`keys`], [`share`].
 //!
 //! A record `{"kind":"ask","action":"...","bdf":"..."}` names the device that is
 //! meant, where one is, and the action's arguments. The answer is one line: `ok`, or
@@ -11,7 +12,10 @@ mod balloon;
 pub(crate) mod block;
 mod console;
 mod hotplug;
+mod keys;
 mod net;
+mod screen;
+mod share;
 mod tap;
 
 use serde_json::Value;
@@ -115,6 +119,7 @@ impl<'a> Ask<'a> {
 /// All actors of one run.
 pub(crate) struct Peers {
     options: Options,
+    files: Files,
     pub(crate) blocks: Blocks,
     nets: Nets,
     tap: Tap,
@@ -125,6 +130,7 @@ impl Peers {
     pub(crate) fn new(options: &Options, files: &Files) -> Self {
         Self {
             options: options.clone(),
+            files: files.clone(),
             blocks: Blocks::new(options, files),
             nets: Nets::new(options, files),
             tap: Tap::new(files),
@@ -156,6 +162,9 @@ impl Peers {
             }
             "balloon" | "balloon-is" | "guest-stats" => balloon::answer(ask, qmp),
             "unplug" | "unplugged" | "plug" => hotplug::answer(ask, qmp, &self.options),
+            "screen" => screen::answer(ask, qmp, &self.files),
+            "keys" => keys::answer(ask, qmp),
+            "file" => share::answer(ask, &self.files),
             other => Err(format!("the host knows no action {other:?}")),
         }
     }

@@ -138,9 +138,10 @@ fn claimed_features(claim: &Record) -> impl Iterator<Item = &str> {
 }
 
 /// Whether a queue holds buffers that wait for something to come in: network
-/// adapters and consoles receive by those with even numbers (5.1.2, 5.3.2).
+/// adapters, consoles and keyboards receive by those with even numbers (5.1.2, 5.3.2,
+/// 5.8.2).
 fn has_waiting_buffers(claim: &Record, queue: &Value) -> bool {
-    let receives = ["virtio-net", "virtio-console"].map(Some);
+    let receives = ["virtio-net", "virtio-console", "virtio-input"].map(Some);
     let even = queue["index"].as_u64().is_some_and(|index| index % 2 == 0);
     receives.contains(&claim.text("device")) && even
 }

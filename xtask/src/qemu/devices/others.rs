@@ -1,0 +1,78 @@
+//! The devices that the guest drives by another's drivers, and what stands behind them.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::line::path;
+use super::{Builder, Group, virtio};
+use crate::pattern;
+use crate::qemu::{Files, Options};
+
+/// The bytes of the entropy device whose bytes are known: a stream of this seed. No
+/// test reads so many.
+const ENTROPY_SEED: u64 = 0x0E27_2097_5EED;
+const ENTROPY_BYTES: usize = 1 << 20;
+
+/// What the shared folder is called in the guest, and a file in it, with the seed of the
+/// stream that it holds.
+const TAG: &str = "doorbell";
+const FILE: [&str; 2] = ["folder", "pattern.bin"];
+const FILE_SEED: u64 = 0xF11E_5EED;
+const FILE_BYTES: usize = 50_000;
+
+/// Writes what the devices read.
+///
+/// # Errors
+/// When a file can't be written.
+pub(crate) fn fill(options: &Options, files: &Files) -> Result<()> {
+    if options.has(Group::KnownEntropy) {
+        write(&files.entropy(), ENTROPY_SEED, ENTROPY_BYTES)?;
+    }
+    if options.has(Group::Share) {
+        let [folder, file] = FILE;
+        let folder = files.share().join(folder);
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        write(&folder.join(file), FILE_SEED, FILE_BYTES)?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, seed: u64, bytes: usize) -> Result<()> {
+    let mut contents = vec![0; bytes];
+    pattern::fill(0, seed, &mut contents);
+    std::fs::write(path, contents).with_context(|| format!("cannot write {}", path.display()))
+}
+
+impl Builder<'_> {
+    /// Gives bytes that the host knows.
+    pub(super) fn known_entropy(&mut self) -> Result<()> {
+        let file = path(&self.files.entropy())?;
+        self.line
+            .add("-object", format!("rng-random,id=known,filename={file}"));
+        self.root(virtio(self.options, "rng", "rng0").with("rng", "known"));
+        Ok(())
+    }
+
+    pub(super) fn gpu(&mut self) {
+        self.root(virtio(self.options, "gpu", "gpu0"));
+    }
+
+    pub(super) fn keyboard(&mut self) {
+        self.root(virtio(self.options, "keyboard", "kbd0"));
+    }
+
+    /// A folder of the host's, over 9P. What the guest makes there is the user's that
+    /// runs QEMU.
+    pub(super) fn share(&mut self) -> Result<()> {
+        let folder = path(&self.files.share())?;
+        self.line.add(
+            "-fsdev",
+            format!("local,id=share,path={folder},security_model=none"),
+        );
+        let device = virtio(self.options, "9p", "share0").with("fsdev", "share");
+        self.root(device.with("mount_tag", TAG));
+        Ok(())
+    }
+}
