@@ -33,6 +33,7 @@ mod input;
 mod network;
 mod observed;
 mod serial;
+mod sound;
 
 /// The word on the command line that asks for these tests, and for no others.
 const WORD: &str = "upstream";
@@ -54,7 +55,7 @@ struct Kind {
 }
 
 /// All of them.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind {
         device_type: blk::DEVICE_TYPE,
         queues: &[(0, 16)],
@@ -96,6 +97,12 @@ const KINDS: [Kind; 7] = [
         queues: &[(0, 32), (1, 32)],
         opens: |transport| input::open(transport).map(drop),
         test: input::test,
+    },
+    Kind {
+        device_type: sound::DEVICE_TYPE,
+        queues: &[(0, 32), (1, 32), (2, 32), (3, 32)],
+        opens: |transport| sound::open(transport).map(drop),
+        test: sound::test,
     },
 ];
 

@@ -163,6 +163,11 @@ impl Files {
         self.dir.join("share")
     }
 
+    /// What the guest played.
+    pub(crate) fn sound(&self) -> PathBuf {
+        self.dir.join("sound.wav")
+    }
+
     /// The last picture of the guest's screen.
     pub(crate) fn screen(&self) -> PathBuf {
         self.dir.join("screen.ppm")

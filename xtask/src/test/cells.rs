@@ -95,7 +95,16 @@ impl Set {
             Self::HotPlug => vec![Disks, HotPlug],
             Self::Pairs => vec![Entropy, NetPairs],
             Self::Ports => vec![Ports(PORTS)],
-            Self::Upstream => vec![Disks, KnownEntropy, Net, Console, Gpu, Keyboard, Share],
+            Self::Upstream => vec![
+                Disks,
+                KnownEntropy,
+                Net,
+                Console,
+                Gpu,
+                Keyboard,
+                Share,
+                Sound,
+            ],
         }
     }
 

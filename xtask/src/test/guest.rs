@@ -10,7 +10,7 @@ use super::cells::{Cell, PORTS, Set};
 use super::report::Report;
 use super::witness::{Places, Witness, disks, same};
 use super::{paths, upstream};
-use crate::qemu::devices;
+use crate::qemu::devices::{self, Group, others};
 use crate::qemu::launch::{Echo, Ended, Input, Launch, launch};
 use crate::qemu::outcome::Outcome;
 use crate::qemu::{self, Files};
@@ -39,7 +39,14 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
             return Ok(report);
         }
     };
-    let options = cell.options();
+    let mut options = cell.options();
+    options.groups.retain(|group| {
+        let missing = others::missing(*group, &world.qemu);
+        missing.is_none_or(|why| {
+            report.skip(&format!("{group:?}"), why);
+            false
+        })
+    });
     let files = Files::new(dir.to_owned())?;
     folder::fill(&options, &files)?;
     let words = format!("{WITNESS} {}", cell.set.words());
@@ -71,6 +78,10 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     } else if cell.set == Set::Upstream {
         let result = upstream::driven(&options, &ended.records);
         witness.report.check("every path", result);
+        if options.has(Group::Sound) {
+            let result = witness.peers.sounds.heard(&files);
+            witness.report.check("sound", result);
+        }
     } else {
         let records = ended.records.iter().map(Record::value);
         let (machine, version) = (options.machine, options.mmio_version);

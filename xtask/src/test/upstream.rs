@@ -27,7 +27,7 @@ struct Kind {
 }
 
 /// All of them.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind {
         group: Group::Disks,
         name: "blk",
@@ -67,6 +67,12 @@ const KINDS: [Kind; 7] = [
     Kind {
         group: Group::Keyboard,
         name: "input",
+        several_queues: true,
+        legacy: Legacy::None,
+    },
+    Kind {
+        group: Group::Sound,
+        name: "sound",
         several_queues: true,
         legacy: Legacy::None,
     },
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_missed() {
-        for (machine, count) in [(Machine::Q35, 22), (Machine::Pc, 22), (Machine::Microvm, 7)] {
+        for (machine, count) in [(Machine::Q35, 24), (Machine::Pc, 24), (Machine::Microvm, 8)] {
             let options = with_all(machine);
             let all: Vec<Record> = expected(&options)
                 .map(|expected| record(&expected))

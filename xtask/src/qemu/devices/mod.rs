@@ -13,7 +13,7 @@
 //! | `blk7`, `blk8` | `HotPlug` | ports `slot1`, `slot2` | there and can be unplugged; not there and can be plugged |
 //! | `null0`, `hub0` | `Load` | root bus | a disk that answers at once, an adapter whose frames go nowhere ([`load`]) |
 //! | `rng0` | `KnownEntropy` | root bus | entropy that the host knows |
-//! | `gpu0`, `kbd0`, `share0` | `Gpu`, `Keyboard`, `Share` | root bus | a screen, a keyboard, a folder of the host's ([`others`]) |
+//! | `gpu0`, `kbd0`, `share0`, `sound0` | `Gpu`, `Keyboard`, `Share`, `Sound` | root bus | a screen, a keyboard, a folder of the host's, a loudspeaker ([`others`]) |
 //! | `rng0` to `rng<n-1>` | `Ports(n)` | ports `port<n>` | more IO windows than IO space has room for |
 //!
 //! On the root bus a device has every way to ring that the guest knows: a legacy
@@ -58,6 +58,7 @@ pub(crate) enum Group {
     Gpu,
     Keyboard,
     Share,
+    Sound,
     SpecialDisks,
     /// q35 only. Ports are hot-plugged by themselves, not by ACPI.
     HotPlug,
@@ -127,6 +128,11 @@ pub(crate) fn arguments(options: &Options, files: &Files) -> Result<Vec<String>>
         };
         let value = format!("virtio-mmio.force-legacy={legacy}");
         builder.line.add("-global", value);
+        // QEMU 7.2 has none under TCG, later ones do.
+        if options.doorbells == Doorbells::Direct {
+            let value = "virtio-mmio.ioeventfd=off".into();
+            builder.line.add("-global", value);
+        }
     }
     builder.back_ends()?;
     for group in &options.groups {
@@ -286,6 +292,7 @@ impl Builder<'_> {
             Group::Gpu => self.gpu(),
             Group::Keyboard => self.keyboard(),
             Group::Share => self.share()?,
+            Group::Sound => self.sound()?,
             Group::HotPlug => self.hot_plug(),
             Group::Load => self.load(),
             Group::Ports(count) => self.ports(count),

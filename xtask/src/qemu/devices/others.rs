@@ -1,6 +1,7 @@
 //! The devices that the guest drives by another's drivers, and what stands behind them.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -20,6 +21,26 @@ const TAG: &str = "doorbell";
 const FILE: [&str; 2] = ["folder", "pattern.bin"];
 const FILE_SEED: u64 = 0xF11E_5EED;
 const FILE_BYTES: usize = 50_000;
+
+/// Why there are no such devices with this QEMU, if there are none.
+pub(crate) fn missing(group: Group, qemu: &Path) -> Option<String> {
+    match group {
+        Group::Sound if !knows(qemu, "virtio-sound-pci") => {
+            Some("this QEMU has no virtio-sound: QEMU 8.2 was the first".into())
+        }
+        _ => None,
+    }
+}
+
+/// Whether QEMU has a device of this name.
+fn knows(qemu: &Path, device: &str) -> bool {
+    let asked = Command::new(qemu)
+        .args(["-device", "help"])
+        .stdin(Stdio::null())
+        .output();
+    let name = format!("name \"{device}\"");
+    asked.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&name))
+}
 
 /// Writes what the devices read.
 ///
@@ -73,6 +94,16 @@ impl Builder<'_> {
         );
         let device = virtio(self.options, "9p", "share0").with("fsdev", "share");
         self.root(device.with("mount_tag", TAG));
+        Ok(())
+    }
+
+    /// One stream, to be played, that becomes a file.
+    pub(super) fn sound(&mut self) -> Result<()> {
+        let file = path(&self.files.sound())?;
+        self.line
+            .add("-audiodev", format!("wav,id=sound,path={file}"));
+        let device = virtio(self.options, "sound", "sound0").with("audiodev", "sound");
+        self.root(device.with("streams", 1));
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The host's part in the guest's tests: what a guest asks for in an `ask` record
 //! while it waits. Each actor knows some actions, which its own page lists:
 //! [`block`], [`net`], [`tap`], [`console`], [`balloon`], [`hotplug`], [`screen`],
-//! [`keys`], [`share`].
+//! [`keys`], [`share`], [`sound`].
 //!
 //! A record `{"kind":"ask","action":"...","bdf":"..."}` names the device that is
 //! meant, where one is, and the action's arguments. The answer is one line: `ok`, or
@@ -16,6 +16,7 @@ mod keys;
 mod net;
 mod screen;
 mod share;
+mod sound;
 mod tap;
 
 use serde_json::Value;
@@ -23,6 +24,7 @@ use serde_json::Value;
 use self::block::Blocks;
 use self::console::Consoles;
 use self::net::Nets;
+use self::sound::Sounds;
 use self::tap::Tap;
 use super::lock;
 use super::witness::hex;
@@ -124,6 +126,7 @@ pub(crate) struct Peers {
     nets: Nets,
     tap: Tap,
     consoles: Consoles,
+    pub(crate) sounds: Sounds,
 }
 
 impl Peers {
@@ -135,6 +138,7 @@ impl Peers {
             nets: Nets::new(options, files),
             tap: Tap::new(files),
             consoles: Consoles::new(options, files),
+            sounds: Sounds::default(),
         }
     }
 
@@ -164,6 +168,7 @@ impl Peers {
             "unplug" | "unplugged" | "plug" => hotplug::answer(ask, qmp, &self.options),
             "screen" => screen::answer(ask, qmp, &self.files),
             "keys" => keys::answer(ask, qmp),
+            "played" => self.sounds.answer(ask),
             "file" => share::answer(ask, &self.files),
             other => Err(format!("the host knows no action {other:?}")),
         }

@@ -139,11 +139,13 @@ fn claimed_features(claim: &Record) -> impl Iterator<Item = &str> {
 
 /// Whether a queue holds buffers that wait for something to come in: network
 /// adapters, consoles and keyboards receive by those with even numbers (5.1.2, 5.3.2,
-/// 5.8.2).
+/// 5.8.2), and sound devices have events in their second (5.14.2).
 fn has_waiting_buffers(claim: &Record, queue: &Value) -> bool {
     let receives = ["virtio-net", "virtio-console", "virtio-input"].map(Some);
-    let even = queue["index"].as_u64().is_some_and(|index| index % 2 == 0);
-    receives.contains(&claim.text("device")) && even
+    let index = queue["index"].as_u64();
+    let even = index.is_some_and(|index| index % 2 == 0);
+    let device = claim.text("device");
+    receives.contains(&device) && even || device == Some("virtio-sound") && index == Some(1)
 }
 
 /// With `waits`, the device may not have looked at all buffers, and the driver not at
