@@ -16,8 +16,8 @@ const DENY: [&str; 3] = ["--", "-D", "warnings"];
 const DENY_IN_GUEST: &str = r#"target.x86_64-unknown-none.rustflags=["-Dwarnings"]"#;
 /// What makes the test image part of its package.
 const IMAGE: &str = "doorbell-tests/image";
-/// What makes the library's fakes part of it.
-const FAKES: &str = "doorbell/test-utils";
+/// What makes all of the library part of its documentation.
+const WHOLE: &str = "doorbell/test-utils,doorbell/virtio-drivers-alloc";
 
 /// Runs every check, and says at the end which failed.
 ///
@@ -43,13 +43,14 @@ pub(crate) fn main(args: &SetupArgs) -> Result<ExitCode> {
     step("clippy for the host", host(&all, &DENY))?;
     let image = [&all[..], &["--features", IMAGE]].concat();
     step("clippy for the test image on the host", host(&image, &DENY))?;
-    // The fakes as another crate gets them, without `cfg(test)`.
+    // The fakes as another crate gets them, without `cfg(test)`, and those of
+    // upstream's drivers that need no allocator.
     let fakes = [
         "clippy",
         "--package",
         "doorbell",
         "--features",
-        "test-utils",
+        "test-utils,virtio-drivers",
     ];
     step("clippy for the library's fakes", host(&fakes, &DENY))?;
     if guest.active {
@@ -65,7 +66,7 @@ pub(crate) fn main(args: &SetupArgs) -> Result<ExitCode> {
         check.args(["--config", DENY_IN_GUEST]);
         step("the compiler's warnings for the guest", check)?;
     }
-    let doc = ["doc", "--workspace", "--no-deps", "--features", FAKES];
+    let doc = ["doc", "--workspace", "--no-deps", "--features", WHOLE];
     let mut doc = host(&doc, &[]);
     doc.env("RUSTDOCFLAGS", "-Dwarnings");
     step("documentation", doc)?;

@@ -15,6 +15,8 @@ use crate::dma::fake::FakeDma;
 use crate::dma::{Dma, DmaError, DmaMemory, DmaRegion, PAGE_SIZE};
 use crate::transport::fake::{Event, FakeDevice, FakeTransport, Options};
 
+#[cfg(feature = "virtio-drivers-alloc")]
+mod drivers;
 mod faults;
 
 std::thread_local! {

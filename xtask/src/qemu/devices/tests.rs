@@ -179,6 +179,43 @@ fn each_virtio_device_offers_packed_rings_where_asked() {
 }
 
 #[test]
+fn direct_mmio_has_no_eventfd_either() {
+    let line = line(&Options {
+        doorbells: Doorbells::Direct,
+        ..with(Machine::Microvm, &[Group::Keyboard])
+    });
+    assert_parts(
+        &line,
+        &[
+            "-global virtio-mmio.ioeventfd=off",
+            "virtio-keyboard-device,id=kbd0",
+        ],
+    );
+}
+
+#[test]
+fn the_others_have_what_they_show_behind_them() {
+    use Group::*;
+    let line = line(&Options {
+        doorbells: Doorbells::Direct,
+        ..with(Machine::Q35, &[KnownEntropy, Gpu, Keyboard, Share, Sound])
+    });
+    assert_parts(
+        &line,
+        &[
+            "-object rng-random,id=known,filename=/o,,ut/entropy.bin",
+            "virtio-rng-pci,id=rng0,ioeventfd=off,rng=known,bus=pcie.0,modern-pio-notify=on",
+            "virtio-gpu-pci,id=gpu0,ioeventfd=off,bus=pcie.0",
+            "virtio-keyboard-pci,id=kbd0,bus=pcie.0",
+            "-fsdev local,id=share,path=/o,,ut/share,security_model=none",
+            "virtio-9p-pci,id=share0,ioeventfd=off,fsdev=share,mount_tag=doorbell,bus=pcie.0",
+            "-audiodev wav,id=sound,path=/o,,ut/sound.wav",
+            "virtio-sound-pci,id=sound0,ioeventfd=off,audiodev=sound,streams=1,bus=pcie.0",
+        ],
+    );
+}
+
+#[test]
 fn special_disks_stand_beside_the_ordinary_ones() {
     let options = with(Machine::Q35, &[Group::Disks, Group::SpecialDisks]);
     let disks = disks(&options);
