@@ -201,14 +201,27 @@ impl Files {
         if path.as_os_str().len() <= LONGEST {
             return path;
         }
-        let dir: String = self.dir.to_string_lossy().into_owned();
-        let sum = dir.bytes().fold(5381u64, |sum, byte| {
-            sum.wrapping_mul(33).wrapping_add(byte.into())
-        });
         std::env::temp_dir().join(format!(
-            "doorbell-{}-{sum:x}-{name}.sock",
-            std::process::id()
+            "doorbell-{}-{:x}-{name}.sock",
+            std::process::id(),
+            self.number()
         ))
+    }
+
+    /// The guest's context ID (virtio 1.2, 5.10.4): on this host no other guest may
+    /// have it. Those below 3 are not for guests.
+    pub(crate) fn guest_cid(&self) -> u32 {
+        const ROOM: u64 = 1 << 31;
+        let run = u64::from(std::process::id()).wrapping_mul(0x9E37_79B9);
+        3 + (self.number().wrapping_add(run) % ROOM) as u32
+    }
+
+    /// A number made of the folder's name.
+    fn number(&self) -> u64 {
+        let dir = self.dir.to_string_lossy();
+        dir.bytes().fold(5381, |sum: u64, byte| {
+            sum.wrapping_mul(33).wrapping_add(byte.into())
+        })
     }
 }
 

@@ -104,6 +104,7 @@ impl Set {
                 Keyboard,
                 Share,
                 Sound,
+                Vsock,
             ],
         }
     }

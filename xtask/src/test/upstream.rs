@@ -27,7 +27,7 @@ struct Kind {
 }
 
 /// All of them.
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind {
         group: Group::Disks,
         name: "blk",
@@ -73,6 +73,12 @@ const KINDS: [Kind; 8] = [
     Kind {
         group: Group::Sound,
         name: "sound",
+        several_queues: true,
+        legacy: Legacy::None,
+    },
+    Kind {
+        group: Group::Vsock,
+        name: "vsock",
         several_queues: true,
         legacy: Legacy::None,
     },
@@ -188,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_missed() {
-        for (machine, count) in [(Machine::Q35, 24), (Machine::Pc, 24), (Machine::Microvm, 8)] {
+        for (machine, count) in [(Machine::Q35, 26), (Machine::Pc, 26), (Machine::Microvm, 9)] {
             let options = with_all(machine);
             let all: Vec<Record> = expected(&options)
                 .map(|expected| record(&expected))

@@ -13,7 +13,7 @@
 //! | `blk7`, `blk8` | `HotPlug` | ports `slot1`, `slot2` | there and can be unplugged; not there and can be plugged |
 //! | `null0`, `hub0` | `Load` | root bus | a disk that answers at once, an adapter whose frames go nowhere ([`load`]) |
 //! | `rng0` | `KnownEntropy` | root bus | entropy that the host knows |
-//! | `gpu0`, `kbd0`, `share0`, `sound0` | `Gpu`, `Keyboard`, `Share`, `Sound` | root bus | a screen, a keyboard, a folder of the host's, a loudspeaker ([`others`]) |
+//! | `gpu0`, `kbd0`, `share0`, `sound0`, `vsock0` | `Gpu`, `Keyboard`, `Share`, `Sound`, `Vsock` | root bus | a screen, a keyboard, a folder of the host's, a loudspeaker, sockets ([`others`]) |
 //! | `rng0` to `rng<n-1>` | `Ports(n)` | ports `port<n>` | more IO windows than IO space has room for |
 //!
 //! On the root bus a device has every way to ring that the guest knows: a legacy
@@ -59,6 +59,7 @@ pub(crate) enum Group {
     Keyboard,
     Share,
     Sound,
+    Vsock,
     SpecialDisks,
     /// q35 only. Ports are hot-plugged by themselves, not by ACPI.
     HotPlug,
@@ -293,6 +294,7 @@ impl Builder<'_> {
             Group::Keyboard => self.keyboard(),
             Group::Share => self.share()?,
             Group::Sound => self.sound()?,
+            Group::Vsock => self.vsock(),
             Group::HotPlug => self.hot_plug(),
             Group::Load => self.load(),
             Group::Ports(count) => self.ports(count),

@@ -1,14 +1,18 @@
 //! The devices that the guest drives by another's drivers, and what stands behind them.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
 use super::line::path;
-use super::{Builder, Group, virtio};
+use super::{Builder, Device, Group, virtio};
 use crate::pattern;
-use crate::qemu::{Files, Options};
+use crate::qemu::{Files, Machine, Options};
+
+/// Where the host's kernel gives out vsock devices.
+const VHOST: &str = "/dev/vhost-vsock";
 
 /// The bytes of the entropy device whose bytes are known: a stream of this seed. No
 /// test reads so many.
@@ -28,6 +32,10 @@ pub(crate) fn missing(group: Group, qemu: &Path) -> Option<String> {
         Group::Sound if !knows(qemu, "virtio-sound-pci") => {
             Some("this QEMU has no virtio-sound: QEMU 8.2 was the first".into())
         }
+        Group::Vsock => match File::options().read(true).write(true).open(VHOST) {
+            Ok(_) => None,
+            Err(error) => Some(format!("cannot open {VHOST}: {error}")),
+        },
         _ => None,
     }
 }
@@ -105,5 +113,15 @@ impl Builder<'_> {
         let device = virtio(self.options, "sound", "sound0").with("audiodev", "sound");
         self.root(device.with("streams", 1));
         Ok(())
+    }
+
+    /// Sockets to the host's kernel, which is the device.
+    pub(super) fn vsock(&mut self) {
+        let driver = match self.options.machine {
+            Machine::Microvm => "vhost-vsock-device",
+            _ => "vhost-vsock-pci",
+        };
+        let cid = self.files.guest_cid();
+        self.root(Device::new(driver, "vsock0").with("guest-cid", cid));
     }
 }

@@ -1,7 +1,7 @@
 //! The host's part in the guest's tests: what a guest asks for in an `ask` record
 //! while it waits. Each actor knows some actions, which its own page lists:
 //! [`block`], [`net`], [`tap`], [`console`], [`balloon`], [`hotplug`], [`screen`],
-//! [`keys`], [`share`], [`sound`].
+//! [`keys`], [`share`], [`sound`], [`vsock`].
 //!
 //! A record `{"kind":"ask","action":"...","bdf":"..."}` names the device that is
 //! meant, where one is, and the action's arguments. The answer is one line: `ok`, or
@@ -18,6 +18,7 @@ mod screen;
 mod share;
 mod sound;
 mod tap;
+mod vsock;
 
 use serde_json::Value;
 
@@ -26,6 +27,7 @@ use self::console::Consoles;
 use self::net::Nets;
 use self::sound::Sounds;
 use self::tap::Tap;
+use self::vsock::Sockets;
 use super::lock;
 use super::witness::hex;
 use crate::qemu::{Files, Options};
@@ -127,6 +129,7 @@ pub(crate) struct Peers {
     tap: Tap,
     consoles: Consoles,
     pub(crate) sounds: Sounds,
+    sockets: Sockets,
 }
 
 impl Peers {
@@ -139,6 +142,7 @@ impl Peers {
             tap: Tap::new(files),
             consoles: Consoles::new(options, files),
             sounds: Sounds::default(),
+            sockets: Sockets::default(),
         }
     }
 
@@ -168,6 +172,7 @@ impl Peers {
             "unplug" | "unplugged" | "plug" => hotplug::answer(ask, qmp, &self.options),
             "screen" => screen::answer(ask, qmp, &self.files),
             "keys" => keys::answer(ask, qmp),
+            "vsock-listen" | "vsock-moved" => self.sockets.answer(ask),
             "played" => self.sounds.answer(ask),
             "file" => share::answer(ask, &self.files),
             other => Err(format!("the host knows no action {other:?}")),
