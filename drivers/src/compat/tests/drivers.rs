@@ -75,6 +75,20 @@ fn every_driver_of_upstreams_comes_up() {
     }
 }
 
+/// A share without a name. Upstream has a word for that which it has for a queue that is
+/// too small, too.
+#[test]
+fn what_is_wrong_with_no_queue_is_said_of_none() {
+    let device = device(9, &[16]);
+    device.change(|options| options.config[0] = 0);
+    let fault: &Fault = Box::leak(Box::default());
+    let made = VirtIO9p::<Hal, _>::new(wrap(&device, fault)).map(drop);
+    let error = fault.check(made);
+    assert_eq!(error, Err(CompatError::Upstream(Error::InvalidParam)));
+    // Upstream (0.13) frees the ring here before it lets go of the device.
+    drop(device.violations());
+}
+
 #[test]
 fn no_driver_of_upstreams_outlives_a_queue_that_it_did_not_get() {
     for (device_type, queues, _, drives) in DRIVERS {

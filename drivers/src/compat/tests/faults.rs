@@ -199,6 +199,31 @@ fn a_device_that_is_gone_ends_the_way_up() {
 }
 
 #[test]
+fn a_device_that_goes_on_the_way_up_is_not_written_to() {
+    let (device, fault) = (plain(|_| ()), Fault::new());
+    let mut transport = wrap(&device, &fault);
+    transport.set_status(upstream::DeviceStatus::empty());
+    device.unplug();
+    transport.set_status(upstream::DeviceStatus::ACKNOWLEDGE);
+    assert_eq!(fault.get(), Some(TransportError::Gone.into()));
+    let acknowledged = |event: &Event| matches!(event, Event::Status(bits) if bits & 1 != 0);
+    let given_up = Event::Status(u8::MAX);
+    let mut events = device.events().into_iter();
+    assert!(!events.any(|event| acknowledged(&event) && event != given_up));
+    drop(device.violations());
+}
+
+#[test]
+fn the_first_fault_stays() {
+    let fault = Fault::new();
+    let first = CompatError::Layout { queue: 1 };
+    fault.report(first);
+    fault.report(CompatError::Layout { queue: 2 });
+    assert_eq!(fault.get(), Some(first));
+    assert_eq!(fault.check(Ok(())), Err(first));
+}
+
+#[test]
 fn a_configuration_that_never_stands_still_ends_a_read() {
     let device = block_device(16, |options| {
         options.config_hook = Some(Box::new(|_, generation| *generation += 1));
