@@ -117,10 +117,12 @@ impl Share<'_> {
             return Err(Stop::failed(format_args!("the answer has {len} bytes")));
         };
         ensure!(
+            header[4] != message::LERROR,
+            "request {kind} failed with the error {fields:02x?}"
+        );
+        ensure!(
             header[4] == kind + 1 && header[5..] == tag.to_le_bytes(),
-            "the answer to {kind} is {:02x?}, an error of {}: {fields:02x?}",
-            header,
-            message::LERROR
+            "the answer to {kind} begins with {header:02x?}"
         );
         Ok(fields)
     }
