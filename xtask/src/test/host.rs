@@ -10,9 +10,6 @@ use super::report::Report;
 use crate::image;
 use crate::setup::toolchain;
 
-/// What makes the drivers of `virtio-drivers` part of the library.
-const UPSTREAM: &str = "doorbell/virtio-drivers-alloc";
-
 /// Runs `cargo test --workspace`, its words going to `cargo-test.log`.
 pub(crate) fn run(folder: &Path) -> Result<Report> {
     let path = folder.join("cargo-test.log");
@@ -22,7 +19,6 @@ pub(crate) fn run(folder: &Path) -> Result<Report> {
     toolchain::clean(&mut command, false);
     let status = command
         .args(["test", "--workspace", "--no-fail-fast"])
-        .args(["--features", UPSTREAM])
         .current_dir(image::workspace())
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("cannot share the log")?)
