@@ -15,11 +15,11 @@ use crate::machine::Machine;
 /// Reads or writes a disk, as fast as it goes.
 pub(super) const COMMAND: Command = Command {
     name: "blk",
-    usage: contest::usage!("[rw=read|write] [order=random|sequential] [bs=BYTES]"),
+    usage: contest::usage!("[rw=read|write] [order=random|sequential] [bs=BYTES] [queues=N]"),
     about: "a disk under load; rw=write overwrites what it holds",
     parse: |arguments| {
         let mut options = Options::new(1);
-        let (mut write, mut random, mut block) = (false, true, 4096);
+        let (mut write, mut random, mut block, mut queues) = (false, true, 4096, 1);
         arguments.each(|key, value| {
             match (key, value) {
                 ("rw", Some("read")) => write = false,
@@ -28,6 +28,7 @@ pub(super) const COMMAND: Command = Command {
                 ("order", Some("random")) => random = true,
                 ("order", Some("sequential")) => random = false,
                 ("order", _) => return Err("it wants random or sequential".to_string()),
+                ("queues", _) => queues = number(value, 1..=1024)? as u16,
                 ("bs", _) => block = number(value, 512..=1 << 24)? as usize,
                 _ => return options.take(key, value),
             }
@@ -39,6 +40,7 @@ pub(super) const COMMAND: Command = Command {
             random,
             block,
             depth: options.depth,
+            queues,
         };
         Ok(Box::new(move |machine| {
             run(machine, &options, workload).unwrap_or_else(|error| {
@@ -75,6 +77,10 @@ fn run(machine: &Machine, options: &Options, workload: Workload) -> Result<u32, 
         "sequential"
     };
     let rw = if workload.write { "writes" } else { "reads" };
-    let words = format!("{order} {rw} of {} bytes", workload.block);
+    let queues = match workload.queues {
+        1 => String::new(),
+        queues => format!(" in {queues} queues"),
+    };
+    let words = format!("{order} {rw} of {} bytes{queues}", workload.block);
     contest::run(&arena, options, ("blk", &words), loads)
 }

@@ -1,5 +1,6 @@
 //! Reads and writes of a disk.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -27,8 +28,10 @@ pub struct Workload {
     pub random: bool,
     /// Bytes in a request.
     pub block: usize,
-    /// Requests in flight.
+    /// Requests in flight, in all queues.
     pub depth: usize,
+    /// Queues that take turns.
+    pub queues: u16,
 }
 
 /// Which blocks are taken.
@@ -50,7 +53,7 @@ impl Blocks {
         let sectors = (workload.block / SECTOR) as u64;
         let count = capacity.checked_div(sectors).unwrap_or(0);
         if count == 0 || !workload.block.is_multiple_of(SECTOR) {
-            return Err(alloc::format!(
+            return Err(format!(
                 "a disk of {capacity} sectors of {SECTOR} bytes has no blocks of {} bytes",
                 workload.block
             ));
@@ -138,6 +141,7 @@ impl Ours<'_> {
         // As many as are needed with all buffers in the queue itself.
         let setup = Setup {
             queue_size: (BUFFERS * depth).next_power_of_two().min(0x8000) as u16,
+            queues: self.workload.queues,
             ..listener.setup(self.features)
         };
         let wait = &mut listener.bring_up();
@@ -145,6 +149,10 @@ impl Ours<'_> {
         let blk = Blk::new(transport, &setup, KernelDma, wait);
         let mut blk = blk.map_err(|error| error.to_string())?;
         blk.set_interrupts(listener.interrupts());
+        if blk.queues() < usize::from(self.workload.queues) {
+            let (has, wanted) = (blk.queues(), self.workload.queues);
+            return Err(format!("the disk has {has} request queues, not {wanted}"));
+        }
         let blocks = Blocks::new(&self.workload, blk.info().capacity)?;
         let buffer = |_| DmaRegion::new(KernelDma, self.workload.block, PAGE_SIZE);
         let spare: Result<Vec<_>, _> = (0..depth).map(buffer).collect();
@@ -153,6 +161,7 @@ impl Ours<'_> {
             spare: spare.map_err(|error| error.to_string())?,
             blocks,
             write: self.workload.write,
+            next: 0,
         };
         work(&mut busy, listener)
     }
@@ -163,6 +172,21 @@ struct Busy<T: Transport> {
     spare: Vec<DmaRegion<KernelDma>>,
     blocks: Blocks,
     write: bool,
+    /// The queue of the next request.
+    next: usize,
+}
+
+impl<T: Transport> Busy<T> {
+    #[inline(always)]
+    fn reap_from(&mut self, queue: usize) -> Result<u32, String> {
+        let mut finished = 0;
+        while let Some(done) = self.blk.poll_on(queue).map_err(|error| error.to_string())? {
+            done.result.map_err(|error| error.to_string())?;
+            self.spare.extend(done.request.into_buffer());
+            finished += 1;
+        }
+        Ok(finished)
+    }
 }
 
 impl<T: Transport> Engine for Busy<T> {
@@ -177,7 +201,13 @@ impl<T: Transport> Engine for Busy<T> {
         } else {
             Request::Read { sector, buffer }
         };
-        match self.blk.submit(request) {
+        let queue = self.next;
+        self.next = if queue + 1 < self.blk.queues() {
+            queue + 1
+        } else {
+            0
+        };
+        match self.blk.submit_on(queue, request) {
             Ok(_) => Ok(true),
             Err((DeviceError::Queue(QueueError::Full { .. }), request)) => {
                 self.spare.extend(request.into_buffer());
@@ -189,21 +219,22 @@ impl<T: Transport> Engine for Busy<T> {
 
     #[inline]
     fn reap(&mut self) -> Result<u32, String> {
-        let mut finished = 0;
-        while let Some(done) = self.blk.poll().map_err(|error| error.to_string())? {
-            done.result.map_err(|error| error.to_string())?;
-            self.spare.extend(done.request.into_buffer());
-            finished += 1;
+        // The first by itself: where it is the only one, its number is known here.
+        let mut finished = self.reap_from(0)?;
+        for queue in 1..self.blk.queues() {
+            finished += self.reap_from(queue)?;
         }
         Ok(finished)
     }
 
     fn kick(&mut self) {
-        self.blk.queue(0).kick();
+        for queue in 0..self.blk.queues() {
+            self.blk.queue(queue).kick();
+        }
     }
 
     fn doorbells(&mut self) -> u64 {
-        self.blk.queue(0).doorbells()
+        drive::doorbells(&mut self.blk)
     }
 }
 
@@ -217,6 +248,7 @@ mod tests {
             random,
             block,
             depth: 1,
+            queues: 1,
         };
         Blocks::new(&workload, capacity)
     }

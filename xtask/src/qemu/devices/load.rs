@@ -13,13 +13,18 @@ use crate::qemu::Machine;
 /// The disk's size in bytes: enough for random sectors.
 const SIZE: u64 = 1 << 30;
 
+/// The disk's request queues: a guest uses as many of them as it is told to.
+const QUEUES: u16 = 4;
+
 impl Builder<'_> {
     pub(super) fn load(&mut self) {
         self.line.add(
             "-blockdev",
             format!("driver=null-co,node-name=null,size={SIZE},read-zeroes=off"),
         );
-        let disk = virtio(self.options, "blk", "null0").with("drive", "null");
+        let disk = virtio(self.options, "blk", "null0")
+            .with("drive", "null")
+            .with("num-queues", QUEUES);
         let disk = match self.options.machine {
             Machine::Microvm => disk,
             Machine::Q35 | Machine::Pc => {
