@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::image::{self, Image, KERNEL};
 use crate::qemu::devices::{self, Doorbells, Group, Network, PORTS};
 use crate::qemu::host::{self, Choice, QEMU, find_qemu};
-use crate::qemu::launch::{Echo, Input, Launch, launch};
+use crate::qemu::launch::{Echo, Input, Keyboard, Launch, launch};
 use crate::qemu::outcome::Outcome;
 use crate::qemu::{self, Accelerator, Files, Firmware, Machine, Options};
 use crate::setup::{self, SetupArgs};
@@ -82,7 +82,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     setup: SetupArgs,
     /// Commands for the guest, separated by `;`; without any it does the main job.
-    /// As the last command, `shell` takes what you type.
+    /// As the last command, `shell` takes what you type; `console`, `net` and `balloon`
+    /// end at a key.
     #[arg(trailing_var_arg = true, value_name = "GUEST COMMANDS")]
     guest: Vec<String>,
 }
@@ -133,14 +134,16 @@ impl RunArgs {
     }
 
     /// Where input comes from, and how long the guest may be silent.
-    fn manners(&self, guest: &str) -> (Input, Option<Duration>) {
-        let input = match last_command(guest) {
-            Some("shell") => Input::of_shell(),
-            Some("console") => Input::of_console(),
+    fn manners(&self, guest: &str, keyboard: Keyboard) -> (Input, Option<Duration>) {
+        let last = last_command(guest);
+        let input = match last {
+            Some("shell") => Input::of_shell(keyboard),
+            Some("balloon" | "console" | "net") => Input::of_key(keyboard),
             _ => Input::Nothing,
         };
         // Nobody types against the clock, unless the clock was asked for.
-        let default = (input != Input::Terminal).then_some(SILENCE_SECONDS);
+        let patient = last == Some("shell") && input == Input::Terminal;
+        let default = (!patient).then_some(SILENCE_SECONDS);
         (input, self.timeout.or(default).map(Duration::from_secs))
     }
 }
@@ -228,7 +231,7 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
             files.port("con0", PORTS[0]).display()
         ));
     }
-    let (input, silence) = args.manners(&guest);
+    let (input, silence) = args.manners(&guest, Keyboard::of_stdin());
     let run = Launch {
         command: &command,
         files: &files,
@@ -283,6 +286,38 @@ mod tests {
         for other in ["", "shell; lspci", "lspci", "lspci shell", "shellac"] {
             assert_ne!(last_command(other), Some("shell"), "{other}");
         }
+    }
+
+    /// The options of a run without any, and those given.
+    fn args(options: &[&str]) -> RunArgs {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            run: RunArgs,
+        }
+        let words = ["run"].iter().chain(options);
+        <Line as clap::Parser>::try_parse_from(words).unwrap().run
+    }
+
+    #[test]
+    fn who_waits_for_a_key_gets_the_keyboard_if_it_is_there() {
+        for guest in ["console", "lspci; net for=25", "balloon for=15"] {
+            for (keyboard, input) in [
+                (Keyboard::Ours, Input::Terminal),
+                (Keyboard::Others, Input::Nothing),
+                (Keyboard::None, Input::Nothing),
+            ] {
+                assert_eq!(args(&[]).manners(guest, keyboard).0, input, "{guest}");
+            }
+        }
+        for guest in ["", "net; lspci", "netperf"] {
+            let (input, _) = args(&[]).manners(guest, Keyboard::Ours);
+            assert_eq!(input, Input::Nothing, "{guest}");
+        }
+        let shell = |keyboard| args(&[]).manners("shell", keyboard).0;
+        assert_eq!(shell(Keyboard::Ours), Input::Terminal);
+        assert_eq!(shell(Keyboard::Others), Input::Terminal);
+        assert_eq!(shell(Keyboard::None), Input::Pipe);
     }
 
     #[test]

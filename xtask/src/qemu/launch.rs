@@ -48,21 +48,45 @@ pub(crate) enum Input {
 
 impl Input {
     /// The input of a run whose last guest command is `shell`.
-    pub(crate) fn of_shell() -> Self {
-        if std::io::stdin().is_terminal() {
-            Self::Terminal
-        } else {
-            Self::Pipe
+    pub(crate) fn of_shell(keyboard: Keyboard) -> Self {
+        match keyboard {
+            Keyboard::None => Self::Pipe,
+            // In the background QEMU is stopped until the shell is brought back.
+            Keyboard::Ours | Keyboard::Others => Self::Terminal,
         }
     }
 
-    /// The input of a run whose last guest command is `console`: a key ends it, but
-    /// not the end of what is no keyboard.
-    pub(crate) fn of_console() -> Self {
-        if std::io::stdin().is_terminal() {
-            Self::Terminal
-        } else {
-            Self::Nothing
+    /// The input of a run whose last guest command is ended by a key, but not by the
+    /// end of what is no keyboard.
+    pub(crate) fn of_key(keyboard: Keyboard) -> Self {
+        match keyboard {
+            Keyboard::Ours => Self::Terminal,
+            Keyboard::Others | Keyboard::None => Self::Nothing,
+        }
+    }
+}
+
+/// What our stdin is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keyboard {
+    /// A terminal, and what is typed there is for us.
+    Ours,
+    /// A terminal, and another job is in its foreground: who sets its modes then, as
+    /// QEMU does, is stopped by the system.
+    Others,
+    /// No terminal: a pipe or a file.
+    None,
+}
+
+impl Keyboard {
+    /// Looks at stdin.
+    pub(crate) fn of_stdin() -> Self {
+        let stdin = std::io::stdin();
+        match rustix::termios::tcgetpgrp(&stdin) {
+            _ if !stdin.is_terminal() => Self::None,
+            Ok(foreground) if foreground != rustix::process::getpgrp() => Self::Others,
+            // Where there are no jobs, nobody is in the background.
+            Ok(_) | Err(_) => Self::Ours,
         }
     }
 }
