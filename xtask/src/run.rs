@@ -67,7 +67,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// End the run when the guest has printed nothing for so long
-    /// [default: 120; never for a shell at a terminal]
+    /// [default: 120; none if the last guest command is console, or shell at a terminal]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
     /// Print QEMU's command line, and do nothing else
@@ -141,8 +141,13 @@ impl RunArgs {
             Some("balloon" | "console" | "net") => Input::of_key(keyboard),
             _ => Input::Nothing,
         };
-        // Nobody types against the clock, unless the clock was asked for.
-        let patient = last == Some("shell") && input == Input::Terminal;
+        // Nobody types against the clock, unless the clock was asked for; and whoever
+        // types at the console's socket may come at any time.
+        let patient = match last {
+            Some("shell") => input == Input::Terminal,
+            Some("console") => true,
+            _ => false,
+        };
         let default = (!patient).then_some(SILENCE_SECONDS);
         (input, self.timeout.or(default).map(Duration::from_secs))
     }
@@ -318,6 +323,27 @@ mod tests {
         assert_eq!(shell(Keyboard::Ours), Input::Terminal);
         assert_eq!(shell(Keyboard::Others), Input::Terminal);
         assert_eq!(shell(Keyboard::None), Input::Pipe);
+    }
+
+    #[test]
+    fn who_may_type_at_any_time_has_no_limit_but_the_one_asked_for() {
+        let seconds = |options, guest, keyboard| {
+            let (_, silence) = args(options).manners(guest, keyboard);
+            silence.map(|limit| limit.as_secs())
+        };
+        for keyboard in [Keyboard::Ours, Keyboard::Others, Keyboard::None] {
+            assert_eq!(seconds(&[], "lspci; console", keyboard), None);
+            assert_eq!(seconds(&["--timeout", "5"], "console", keyboard), Some(5));
+            for guest in ["", "console; lspci", "net", "balloon"] {
+                assert_eq!(seconds(&[], guest, keyboard), Some(120), "{guest}");
+            }
+        }
+        assert_eq!(seconds(&[], "shell", Keyboard::Ours), None);
+        assert_eq!(
+            seconds(&["--timeout", "5"], "shell", Keyboard::Ours),
+            Some(5)
+        );
+        assert_eq!(seconds(&[], "shell", Keyboard::None), Some(120));
     }
 
     #[test]
