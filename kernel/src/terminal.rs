@@ -10,6 +10,9 @@ use spin::Mutex;
 
 use crate::platform::serial;
 
+/// ASCII's end of transmission: nothing more will be typed.
+pub const END_OF_INPUT: u8 = 4;
+
 /// A terminal beside the serial line. It does not print.
 pub trait Terminal {
     /// Shows text, whose lines end with `\r\n`. What nobody takes is lost; the

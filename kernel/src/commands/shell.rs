@@ -62,8 +62,7 @@ fn edit_line() -> Option<String> {
                 println!();
                 return Some(line);
             }
-            // End of transmission.
-            0x04 if line.is_empty() => return None,
+            terminal::END_OF_INPUT if line.is_empty() => return None,
             // Backspace and delete.
             0x08 | 0x7f if line.pop().is_some() => print!("\x08 \x08"),
             // Ctrl-U.

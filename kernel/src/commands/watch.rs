@@ -26,9 +26,14 @@ impl KeyWatch {
         Self {
             clock,
             looked: clock.now(),
-            called_off: byte.is_some_and(|byte| byte != b'\n'),
+            called_off: byte.is_some_and(|byte| byte != b'\n' && is_key(byte)),
         }
     }
+}
+
+/// Where nothing more will be typed, nobody has pressed a key.
+fn is_key(byte: u8) -> bool {
+    byte != terminal::END_OF_INPUT
 }
 
 impl Watch for KeyWatch {
@@ -44,7 +49,7 @@ impl Watch for KeyWatch {
         let now = self.now();
         if !self.called_off && now.saturating_sub(self.looked) >= LOOK_EVERY {
             self.looked = now;
-            self.called_off = terminal::read_byte().is_some();
+            self.called_off = terminal::read_byte().is_some_and(is_key);
         }
         self.called_off
     }

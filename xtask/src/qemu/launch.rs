@@ -32,6 +32,8 @@ const SHOWN: usize = 2000;
 const KVM_STUCK: &str = "KVM internal error";
 /// ASCII's end of transmission: what a terminal sends for "no more input".
 const END_OF_INPUT: u8 = 4;
+/// How soon the end of input is said again.
+const END_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where the guest's serial input comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -362,9 +364,9 @@ impl Session<'_> {
             let command = record.text("command").unwrap_or_default();
             if command.split_whitespace().next() == Some("shell")
                 && self.run.input == Input::Pipe
-                && let Some(stdin) = self.stdin.take()
+                && let Some(mut stdin) = self.stdin.take()
             {
-                std::thread::spawn(move || pass_input(stdin));
+                std::thread::spawn(move || pass_input(&mut std::io::stdin().lock(), &mut stdin));
             }
             self.ended.last_command = Some(command.to_owned());
         }
@@ -420,17 +422,28 @@ impl Session<'_> {
     }
 }
 
-fn pass_input(mut stdin: ChildStdin) {
+/// Passes on what the guest's shell is to read, and then its end until nobody is there
+/// to read it: a command that looks for keys may take one.
+fn pass_input(from: &mut dyn Read, to: &mut dyn Write) {
     let mut buffer = [0; 4096];
-    while let Ok(n) = std::io::stdin().lock().read(&mut buffer) {
-        if n == 0 {
-            // The guest's shell ends at the end of its input.
-            let _ = stdin.write_all(&[END_OF_INPUT]);
+    let mut last = b'\n';
+    // What cannot be read has ended.
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..n]).is_err() {
             return;
         }
-        if stdin.write_all(&buffer[..n]).is_err() {
-            return;
-        }
+        last = buffer[n - 1];
+    }
+    // The shell heeds the end only where a line begins.
+    let rest: &[u8] = if matches!(last, b'\n' | b'\r') {
+        &[]
+    } else {
+        b"\n"
+    };
+    let mut written = to.write_all(rest);
+    while written.is_ok() {
+        written = to.write_all(&[END_OF_INPUT]);
+        std::thread::sleep(END_AGAIN);
     }
 }
 
@@ -485,6 +498,37 @@ pub(crate) mod tests {
         assert_eq!(ended.last_command.as_deref(), Some("lspci"));
         assert_eq!(ended.stderr, "oops\n");
         assert!(ended.first_record.is_some());
+    }
+
+    /// Takes so many bytes, and is gone then.
+    struct Takes(Vec<u8>, usize);
+
+    impl Write for Takes {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let room = self.1 - self.0.len();
+            let taken = &bytes[..room.min(bytes.len())];
+            self.0.extend(taken);
+            Ok(taken.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_last_line_ends_and_the_end_is_said_until_nobody_listens() {
+        for (input, passed) in [
+            ("lspci -n", "lspci -n\n\x04\x04"),
+            ("lspci\nexit\n", "lspci\nexit\n\x04\x04"),
+            ("exit\r", "exit\r\x04\x04"),
+            ("", "\x04\x04"),
+            ("cut off", "cut"),
+        ] {
+            let mut taken = Takes(Vec::new(), passed.len());
+            pass_input(&mut input.as_bytes(), &mut taken);
+            assert_eq!(String::from_utf8(taken.0).unwrap(), passed, "{input:?}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ const CASE: Case = Case {
 const FAKE: &[&str] = &["--kernel", "/dev/null", "--no-devices", "--out", "OUT"];
 
 /// All cases.
-pub(crate) const CASES: [Case; 39] = [
+pub(crate) const CASES: [Case; 40] = [
     Case {
         name: "main-job",
         says: &["Cycles an operation", "results.json"],
@@ -70,6 +70,14 @@ pub(crate) const CASES: [Case; 39] = [
         arguments: &["--timeout", "60", "shell"],
         input: "lspci\nexit\n",
         says: &["00:00.0", "results.json"],
+        ..CASE
+    },
+    // `balloon` takes what is typed, but the end of input is no key.
+    Case {
+        name: "shell-at-the-end-of-its-input",
+        arguments: &["--timeout", "10", "shell"],
+        input: "lspci -n\nballoon for=1",
+        says: &["00:00.0", "Following the host's target", "results.json"],
         ..CASE
     },
     Case {
