@@ -43,6 +43,7 @@ enum Do {
     #[command(after_help = qemu::outcome::EXIT_STATUS_HELP)]
     Run(run::RunArgs),
     /// Run all tests: on the host, in guests, and of this tool
+    #[command(after_help = test::EXIT_STATUS_HELP)]
     Test(test::TestArgs),
     /// Check formatting, clippy and the documentation, with warnings denied
     Check(setup::SetupArgs),

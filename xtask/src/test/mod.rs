@@ -26,13 +26,20 @@ use anyhow::{Context, Result, bail};
 use self::report::{Report, Total};
 use crate::image::{self, Image, KERNEL, Package, TESTS};
 use crate::qemu::launch::interrupted;
-use crate::say::Progress;
+use crate::say::{self, Progress};
 use crate::setup::toolchain::Toolchain;
 use crate::setup::{self, SetupArgs};
 
 /// How many guests run at once. More would only wait for each other: each has a
 /// vCPU and an iothread that want a processor of their own.
 const AT_ONCE: usize = 2;
+
+/// The exit statuses of `cargo xtask test`, for --help.
+pub(crate) const EXIT_STATUS_HELP: &str = "\
+Exit status:
+    0  something was tested, and all of it passed; the rest was skipped
+    1  a test failed, all were skipped, the tool failed (set-up, build, files), or was interrupted
+    2  bad usage";
 
 /// The options of `test`.
 #[derive(Clone, Debug, clap::Args)]
@@ -177,6 +184,9 @@ pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
     }
     let total = lock(&total);
     println!("{}", total.lines());
+    if total.is_empty() {
+        say::note("nothing was tested: every case was skipped, and that counts as a failure");
+    }
     Ok(if total.is_success() {
         ExitCode::SUCCESS
     } else {

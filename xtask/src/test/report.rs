@@ -141,6 +141,11 @@ impl Total {
     pub(crate) fn is_success(&self) -> bool {
         self.failures.is_empty() && self.passed > 0
     }
+
+    /// Whether no check came to a result: all were skipped.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.failures.is_empty() && self.passed == 0
+    }
 }
 
 fn totals(passed: usize, failed: usize, skipped: usize) -> String {
@@ -170,6 +175,21 @@ mod tests {
         let (success, lines) = after(&[&skipped, &passed, &failed]);
         assert!(!success);
         assert_eq!(lines, "FAIL case/c: wrong\n1 passed, 1 failed, 1 skipped");
+    }
+
+    #[test]
+    fn where_all_is_skipped_nothing_was_tested() {
+        let mut total = Total::default();
+        let mut report = Report::default();
+        report.skip("a", "no KVM");
+        total.add("case", &report);
+        assert!(total.is_empty());
+        for result in [Ok(()), Err("wrong".into())] {
+            let (mut total, mut report) = (Total::default(), report.clone());
+            report.check("b", result);
+            total.add("case", &report);
+            assert!(!total.is_empty());
+        }
     }
 
     #[test]
