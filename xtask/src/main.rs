@@ -14,6 +14,7 @@ mod say;
 mod setup;
 mod symbols;
 mod test;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,6 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error: anyhow::Error| {
         say::note(format!("error: {error:#}"));
-        ExitCode::FAILURE
+        usage::exit_code(&error)
     })
 }

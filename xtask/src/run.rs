@@ -13,6 +13,7 @@ use crate::qemu::launch::{Echo, Input, Keyboard, Launch, launch};
 use crate::qemu::outcome::Outcome;
 use crate::qemu::{self, Accelerator, Files, Firmware, Machine, Options};
 use crate::setup::{self, SetupArgs};
+use crate::usage::BadUsage;
 use crate::{folder, results, say, symbols};
 
 /// The devices that a run has unless it is told otherwise.
@@ -91,13 +92,15 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     fn options(&self, guest: &str) -> Result<Options> {
         if self.mmio_version.is_some() && self.machine != Machine::Microvm {
-            bail!(
+            bail!(BadUsage(format!(
                 "--mmio-version: {} has no virtio-mmio; use --machine microvm",
                 self.machine.name()
-            );
+            )));
         }
         if self.packed && self.mmio_version == Some(1) {
-            bail!("--packed: version 1 of virtio-mmio is a legacy interface, without packed rings");
+            let why =
+                "--packed: version 1 of virtio-mmio is a legacy interface, without packed rings";
+            bail!(BadUsage(why.to_owned()));
         }
         Ok(Options {
             machine: self.machine,

@@ -29,6 +29,7 @@ use crate::qemu::launch::interrupted;
 use crate::say::{self, Progress};
 use crate::setup::toolchain::Toolchain;
 use crate::setup::{self, SetupArgs};
+use crate::usage::BadUsage;
 
 /// How many guests run at once. More would only wait for each other: each has a
 /// vCPU and an iothread that want a processor of their own.
@@ -207,10 +208,10 @@ fn select(args: &TestArgs) -> Result<Vec<Case>> {
         })
         .collect();
     if cases.is_empty() {
-        bail!(
+        bail!(BadUsage(format!(
             "no test case has {:?} in its name; `cargo xtask test --list` shows them",
             args.filter.as_deref().unwrap_or_default()
-        );
+        )));
     }
     Ok(cases)
 }
@@ -293,6 +294,21 @@ fn fresh(folder: &std::path::Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_that_fits_nothing_is_bad_usage() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            test: TestArgs,
+        }
+        let words = ["test", "--filter", "host/cargo"];
+        let mut args = <Line as clap::Parser>::try_parse_from(words).unwrap().test;
+        assert_eq!(select(&args).unwrap().len(), 1);
+        args.guest_only = true;
+        let error = select(&args).err().unwrap();
+        assert!(error.is::<BadUsage>(), "{error}");
+    }
 
     #[test]
     fn names_are_unique_and_both_halves_make_the_whole() {

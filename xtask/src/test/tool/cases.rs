@@ -19,7 +19,7 @@ const CASE: Case = Case {
 const FAKE: &[&str] = &["--kernel", "/dev/null", "--no-devices", "--out", "OUT"];
 
 /// All cases.
-pub(crate) const CASES: [Case; 40] = [
+pub(crate) const CASES: [Case; 41] = [
     Case {
         name: "main-job",
         says: &["Cycles an operation", "results.json"],
@@ -288,8 +288,16 @@ pub(crate) const CASES: [Case; 40] = [
         name: "mmio-without-microvm",
         start: &[],
         arguments: &["--mmio-version", "1"],
-        status: 1,
+        status: 2,
         says: &["--mmio-version", "microvm"],
+        ..CASE
+    },
+    Case {
+        name: "packed-rings-over-legacy-mmio",
+        start: &[],
+        arguments: &["--machine", "microvm", "--mmio-version", "1", "--packed"],
+        status: 2,
+        says: &["--packed", "legacy"],
         ..CASE
     },
     Case {
