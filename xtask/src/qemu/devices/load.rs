@@ -2,9 +2,11 @@
 //! cost, the transport's and the device's.
 //!
 //! The disk is QEMU's `null-co`, which answers a request without doing anything, in
-//! an iothread of its own where there are eventfds: it polls the ring, as QEMU's
-//! iothreads do by default, and so takes many requests without a doorbell. The
-//! adapter's back end is a hub of two ports of which the other one leads nowhere: it
+//! an iothread of its own where there are eventfds. It polls the ring, as QEMU's
+//! iothreads do by default, but for longer ([`POLL_NS`]), and so takes many requests
+//! without a doorbell: with the default it falls asleep before the next request comes
+//! wherever a sleeping thread takes longer than that to wake up, and then all that is
+//! measured is the host's scheduler. The adapter's back end is a hub of two ports of which the other one leads nowhere: it
 //! drops each frame. With a single port on it, a hub would never finish one.
 
 use super::{Builder, virtio};
@@ -15,6 +17,9 @@ const SIZE: u64 = 1 << 30;
 
 /// The disk's request queues: a guest uses as many of them as it is told to.
 const QUEUES: u16 = 4;
+
+/// How long the iothread polls at most before it sleeps, in nanoseconds.
+const POLL_NS: u32 = 1_000_000;
 
 impl Builder<'_> {
     pub(super) fn load(&mut self) {
@@ -28,8 +33,8 @@ impl Builder<'_> {
         let disk = match self.options.machine {
             Machine::Microvm => disk,
             Machine::Q35 | Machine::Pc => {
-                self.line
-                    .add("-object", "iothread,id=load0,poll-max-ns=1000000".into());
+                let iothread = format!("iothread,id=load0,poll-max-ns={POLL_NS}");
+                self.line.add("-object", iothread);
                 disk.with("iothread", "load0")
             }
         };
