@@ -22,6 +22,9 @@ use crate::machine::Machine;
 use crate::platform::dma::KernelMmio;
 use crate::record::Place;
 
+/// The device, as QEMU has it.
+pub const NAME: &str = "pci-testdev";
+
 /// Vendor and device ID.
 const ID: (u16, u16) = (0x1b36, 0x0005);
 
@@ -207,7 +210,7 @@ impl Subtest {
                 (Doorbell::Out(Out8 { port, value }), "pio")
             }
         };
-        let mut series = Series::new("testdev", "pci-testdev".to_string(), place.clone());
+        let mut series = Series::new("testdev", NAME.to_string(), place.clone());
         series.batch = match &doorbell {
             Doorbell::Store(store) => timer.batch_for(store),
             Doorbell::Out(out) => timer.batch_for(out),
