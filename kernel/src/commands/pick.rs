@@ -18,17 +18,21 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    const NAMES: [(&str, Self); 3] = [
-        ("legacy", Self::Legacy),
-        ("modern", Self::Modern),
-        ("mmio", Self::Mmio),
-    ];
+    const ALL: [Self; 3] = [Self::Legacy, Self::Modern, Self::Mmio];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+            Self::Mmio => "mmio",
+        }
+    }
 
     /// The one of this name.
     pub(super) fn parse(name: Option<&str>) -> Result<Self, String> {
-        let known = Self::NAMES.iter().find(|(known, _)| name == Some(known));
-        let known = known.ok_or("it wants legacy, modern or mmio")?;
-        Ok(known.1)
+        let mut all = Self::ALL.into_iter();
+        let known = all.find(|known| name == Some(known.name()));
+        known.ok_or_else(|| "it wants legacy, modern or mmio".to_string())
     }
 
     fn of(way: Way) -> Self {
@@ -77,8 +81,23 @@ pub(super) fn choose(
         Some((way, _)) => Ok(*way),
         None => Err(match of_kind.first() {
             Some((_, Err(reason))) => reason.clone(),
-            _ => "it has no such interface".to_string(),
+            _ => lacking(ways, wanted),
         }),
+    }
+}
+
+/// That a device has no interface, or not the one that is wanted but others.
+fn lacking(ways: &[(Way, Result<(), String>)], wanted: Option<Wanted>) -> String {
+    let others = ways.iter().map(|(way, _)| Wanted::of(*way).name());
+    let mut others: Vec<_> = others.collect();
+    // A way for each doorbell, one after the other.
+    others.dedup();
+    match (wanted, &others[..]) {
+        (Some(wanted), [_, ..]) => {
+            let (wanted, others) = (wanted.name(), others.join(" and "));
+            format!("way={wanted}: it has no such interface, but {others}")
+        }
+        _ => "it has no interface".to_string(),
     }
 }
 
@@ -103,12 +122,19 @@ mod tests {
         let all = [
             (Way::Legacy, Ok(())),
             (Way::Modern(NotifyChoice::Memory), Ok(())),
+            (Way::Modern(NotifyChoice::Io), Ok(())),
         ];
         assert_eq!(way(&all, None), Ok(modern));
         assert_eq!(way(&all, Some(Wanted::Legacy)), Ok(Way::Legacy));
         assert_eq!(way(&all, Some(Wanted::Modern)), Ok(modern));
         let error = way(&all, Some(Wanted::Mmio)).unwrap_err();
-        assert_eq!(error, "it has no such interface");
+        assert_eq!(
+            error,
+            "way=mmio: it has no such interface, but legacy and modern"
+        );
+        let error = way(&[(Way::Mmio, Ok(()))], Some(Wanted::Modern)).unwrap_err();
+        assert_eq!(error, "way=modern: it has no such interface, but mmio");
+        assert_eq!(way(&[], None).unwrap_err(), "it has no interface");
         assert_eq!(way(&all[..1], None), Ok(Way::Legacy));
         assert_eq!(way(&[(Way::Mmio, Ok(()))], None), Ok(Way::Mmio));
     }
