@@ -83,6 +83,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     setup: SetupArgs,
     /// Commands for the guest, separated by `;`; without any it does the main job.
+    /// `cargo xtask run -- help` lists them.
     /// As the last command, `shell` takes what you type; `console`, `net` and `balloon`
     /// end at a key.
     #[arg(trailing_var_arg = true, value_name = "GUEST COMMANDS")]

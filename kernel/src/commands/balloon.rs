@@ -34,6 +34,7 @@ pub(super) const COMMAND: Command = Command {
     name: "balloon",
     usage: "[device=N] [for=SECONDS]",
     about: "gives memory to the host as QEMU's monitor asks (\"balloon MIB\")",
+    defaults: &[("for", SECONDS)],
     parse: |arguments| {
         let mut options = Options {
             device: 0,

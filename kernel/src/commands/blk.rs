@@ -12,13 +12,17 @@ use crate::load::disk::{Ours, Workload};
 use crate::load::upstream::Upstream;
 use crate::machine::Machine;
 
+/// Requests in flight, unless asked otherwise.
+const DEPTH: u32 = 1;
+
 /// Reads or writes a disk, as fast as it goes.
 pub(super) const COMMAND: Command = Command {
     name: "blk",
     usage: contest::usage!("[rw=read|write] [order=random|sequential] [bs=BYTES] [queues=N]"),
     about: "a disk under load; rw=write overwrites what it holds",
+    defaults: &contest::defaults(DEPTH),
     parse: |arguments| {
-        let mut options = Options::new(1);
+        let mut options = Options::new(DEPTH);
         let (mut write, mut random, mut block, mut queues) = (false, true, 4096, 1);
         arguments.each(|key, value| {
             match (key, value) {

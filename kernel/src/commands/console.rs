@@ -32,6 +32,7 @@ pub(super) const COMMAND: Command = Command {
     name: "console",
     usage: "[device=N] [way=legacy|modern|mmio]",
     about: "the shell on a virtio console, shown here too; a key here ends it; data0 echoes",
+    defaults: &[],
     parse: |arguments| {
         let (mut device, mut way) = (0, None);
         arguments.each(|key, value| {

@@ -36,6 +36,17 @@ const ROUNDS: u32 = 10;
 /// Requests of each driver in all, unless asked otherwise.
 const COUNT: u32 = 200_000;
 
+/// The defaults of a command with `depth` requests in flight.
+pub(super) const fn defaults(depth: u32) -> [(&'static str, u32); 3] {
+    [("depth", depth), ("count", COUNT), ("rounds", ROUNDS)]
+}
+
+/// What help says of the arguments that both commands take.
+pub(super) const ARGUMENTS: [&str; 2] = [
+    "driver=upstream: that of the crate virtio-drivers, at its best and as shipped",
+    "parts=on: also the cycles to submit a request, to kick, and to reap it",
+];
+
 /// Requests by which it is found out how many fit into a time.
 const PROBE: u64 = 2_000;
 
@@ -89,11 +100,11 @@ pub(super) struct Options {
 
 impl Options {
     /// Those of a command with `depth` requests in flight.
-    pub(super) fn new(depth: usize) -> Self {
+    pub(super) fn new(depth: u32) -> Self {
         Self {
             device: 0,
             way: None,
-            depth,
+            depth: depth as usize,
             amount: Amount::Count(COUNT),
             rounds: ROUNDS,
             interrupts: false,

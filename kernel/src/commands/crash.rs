@@ -13,6 +13,7 @@ pub(super) const COMMAND: Command = Command {
     name: "crash",
     usage: "panic|null|divide|stack|code|data|opcode|double",
     about: "crashes, to see what is reported",
+    defaults: &[],
     parse: |arguments| {
         let mut chosen: Vec<fn()> = Vec::new();
         arguments.each_flag(|key| {

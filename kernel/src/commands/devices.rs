@@ -16,6 +16,7 @@ pub(super) const COMMAND: Command = Command {
     name: "devices",
     usage: "",
     about: "brings up each virtio device over each interface, and uses it",
+    defaults: &[],
     parse: |arguments| {
         arguments.none()?;
         Ok(Box::new(devices))

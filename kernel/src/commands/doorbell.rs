@@ -49,6 +49,7 @@ pub(super) const COMMAND: Command = Command {
     name: "doorbell",
     usage: "[rounds=N] [count=N] [device=NAME|all] [interrupts=on|off]",
     about: "times every way to ring every doorbell, and the interrupts",
+    defaults: &[("rounds", ROUNDS), ("count", COUNT)],
     parse: |arguments| {
         let mut options = Options {
             rounds: ROUNDS,

@@ -9,6 +9,7 @@ pub(super) const COMMAND: Command = Command {
     name: "hang",
     usage: "",
     about: "never ends, to try the launcher's time-out",
+    defaults: &[],
     parse: |arguments| {
         arguments.none()?;
         Ok(Box::new(|_| {

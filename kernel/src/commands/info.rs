@@ -18,6 +18,7 @@ pub(super) const COMMAND: Command = Command {
     name: "info",
     usage: "",
     about: "shows memory, ACPI tables, the clock, interrupts",
+    defaults: &[],
     parse: |arguments| {
         arguments.none()?;
         Ok(Box::new(|machine| {

@@ -23,6 +23,7 @@ pub(super) const COMMAND: Command = Command {
     name: "lspci",
     usage: "[-v] [-n]",
     about: "lists PCI functions; -v in detail, -n with numbers for names",
+    defaults: &[],
     parse: |arguments| {
         let (mut verbose, mut numeric) = (false, false);
         arguments.each_flag(|key| {

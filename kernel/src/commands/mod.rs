@@ -38,6 +38,8 @@ pub struct Command {
     pub usage: &'static str,
     /// What it does, in a line.
     pub about: &'static str,
+    /// What numbers are unless they are given.
+    pub defaults: &'static [(&'static str, u32)],
     /// Reads the arguments: what to run, or what is wrong with them.
     parse: fn(&Arguments<'_>) -> Result<Job, String>,
 }
@@ -226,6 +228,16 @@ mod tests {
             assert_eq!(error(text), "");
         }
         assert!(split(MAIN_JOB).all(|text| parse(text).is_ok()));
+    }
+
+    #[test]
+    fn what_has_a_default_is_an_argument() {
+        for command in COMMANDS {
+            for (key, default) in command.defaults {
+                assert_eq!(error(&format!("{} {key}={default}", command.name)), "");
+                assert!(command.usage.contains(&format!("{key}=")), "{key}");
+            }
+        }
     }
 
     #[test]

@@ -42,6 +42,11 @@ pub(super) const COMMAND: Command = Command {
     name: "net",
     usage: "[device=N] [way=legacy|modern|mmio] [pings=N] [for=SECONDS] [port=N]",
     about: "leases an address, pings the router, serves the results over HTTP",
+    defaults: &[
+        ("pings", PINGS as u32),
+        ("for", SECONDS),
+        ("port", HTTP_PORT as u32),
+    ],
     parse: |arguments| {
         let mut options = Options {
             device: 0,

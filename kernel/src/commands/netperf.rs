@@ -16,13 +16,17 @@ use crate::machine::Machine;
 /// check sum.
 const FRAME: usize = 64;
 
+/// Frames in flight, unless asked otherwise.
+const DEPTH: u32 = 256;
+
 /// Sends frames, as fast as it goes.
 pub(super) const COMMAND: Command = Command {
     name: "netperf",
     usage: contest::usage!("[frame=BYTES]"),
     about: "a network adapter under load: frames to nobody in particular",
+    defaults: &contest::defaults(DEPTH),
     parse: |arguments| {
-        let mut options = Options::new(256);
+        let mut options = Options::new(DEPTH);
         let mut frame = FRAME;
         arguments.each(|key, value| {
             match key {

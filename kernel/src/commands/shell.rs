@@ -16,6 +16,7 @@ pub(super) const COMMAND: Command = Command {
     name: "shell",
     usage: "",
     about: "reads commands from the serial line until \"exit\"",
+    defaults: &[],
     parse: |arguments| {
         arguments.none()?;
         Ok(Box::new(shell))
