@@ -72,12 +72,12 @@ pub(crate) const CASES: [Case; 41] = [
         says: &["00:00.0", "results.json"],
         ..CASE
     },
-    // `balloon` takes what is typed, but the end of input is no key.
+    // `net` takes what is typed, but the end of input is no key.
     Case {
         name: "shell-at-the-end-of-its-input",
         arguments: &["--timeout", "10", "shell"],
-        input: "lspci -n\nballoon for=1",
-        says: &["00:00.0", "Following the host's target", "results.json"],
+        input: "lspci -n\nnet pings=0 for=1",
+        says: &["00:00.0", "ended by time", "results.json"],
         ..CASE
     },
     Case {
