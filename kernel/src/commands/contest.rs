@@ -43,7 +43,7 @@ pub(super) const fn defaults(depth: u32) -> [(&'static str, u32); 3] {
 
 /// What help says of the arguments that both commands take.
 pub(super) const ARGUMENTS: [&str; 2] = [
-    "driver=upstream: that of the crate virtio-drivers, at its best and as shipped",
+    "driver=upstream: the one of the crate virtio-drivers, at its best and as shipped",
     "parts=on: also the cycles to submit a request, to kick, and to reap it",
 ];
 
