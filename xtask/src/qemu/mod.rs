@@ -3,6 +3,7 @@
 
 pub(crate) mod devices;
 pub(crate) mod host;
+pub(crate) mod input;
 pub(crate) mod launch;
 pub(crate) mod outcome;
 
