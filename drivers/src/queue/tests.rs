@@ -12,7 +12,7 @@ mod notification;
 mod requests;
 pub(in crate::queue) mod rig;
 
-use rig::{Make, Random};
+use rig::{Make, Random, wait_until};
 
 type Rig<'d> = rig::Rig<'d, AnyRing<&'d FakeDma>>;
 

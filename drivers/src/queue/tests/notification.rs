@@ -91,20 +91,6 @@ fn interrupts_are_spared_when_they_are_not_wanted() {
     }
 }
 
-/// Looks again and again, for some seconds at most.
-fn wait_until(mut ready: impl FnMut() -> bool) -> bool {
-    for look in 0..if cfg!(miri) { 20_000 } else { 100_000_000u32 } {
-        if ready() {
-            return true;
-        }
-        // More threads than processors may run here.
-        if look % 1000 == 999 || cfg!(miri) {
-            std::thread::yield_now();
-        }
-    }
-    false
-}
-
 /// Both sides at once: a device on a thread of its own sleeps whenever it finds
 /// nothing, and only a doorbell wakes it. Without the full barrier between
 /// publishing and asking (2.7.13.4.1, 2.8.21.3.1) a doorbell is lost: under Miri at once, on a

@@ -255,23 +255,37 @@ fn a_ring_that_is_cleared_is_as_new() {
     // 2.6.1
     let dma = FakeDma::default();
     for kind in KINDS {
-        let features = kind | Features::EVENT_IDX;
-        let mut rig = Rig::new(&dma, 4, 0, features);
-        rig.ring.set_interrupts(true);
-        for _ in 0..3 {
+        for wanted in [true, false] {
+            let features = kind | Features::EVENT_IDX;
+            let mut rig = Rig::new(&dma, 4, 0, features);
+            rig.ring.set_interrupts(wanted);
             rig.round(&[true; 2], 1);
+            // One stays in flight, and the free numbers are out of order.
+            let tokens = [(); 3].map(|()| rig.add(&[true]).unwrap());
+            while rig.device.take().is_some() {}
+            for token in [tokens[1], tokens[0]] {
+                rig.device.finish(token.index() as u16, 1);
+                assert_eq!(rig.ring.pop().unwrap().unwrap().token, token);
+            }
+            // SAFETY: the device is a fake, and does nothing more.
+            unsafe { rig.ring.clear() };
+            let at = rig.ring.addresses();
+            rig.device = DeviceRing::new(&dma, 4, at, features);
+            let start = u16::from(rig.ring.is_packed()) << 15;
+            assert_eq!((rig.ring.in_flight(), rig.ring.avail_idx()), (0, start));
+            for number in 0..4 {
+                assert_eq!(rig.add(&[true]), Ok(Token(number)), "as they were first");
+                rig.serve(1);
+            }
+            while rig.ring.pop().unwrap().is_some() {}
+            let before = rig.device.interrupts();
+            assert_eq!(before > 0, wanted);
+            for round in 1..=20 {
+                rig.round(&[true; 3], 1);
+                let more = if wanted { round } else { 0 };
+                assert_eq!(rig.device.interrupts(), before + more, "as before");
+            }
+            rig.no_violations();
         }
-        rig.add(&[true; 3]).unwrap();
-        // SAFETY: the device is a fake, and does nothing more.
-        unsafe { rig.ring.clear() };
-        let at = rig.ring.addresses();
-        rig.device = DeviceRing::new(&dma, 4, at, features);
-        let start = u16::from(rig.ring.is_packed()) << 15;
-        assert_eq!((rig.ring.in_flight(), rig.ring.avail_idx()), (0, start));
-        for round in 1..=20 {
-            rig.round(&[true; 3], 1);
-            assert_eq!(rig.device.interrupts(), round, "they stay as they were");
-        }
-        rig.no_violations();
     }
 }

@@ -117,3 +117,17 @@ impl Random {
         (self.0 >> 33) as usize % limit
     }
 }
+
+/// Looks again and again, for some seconds at most.
+pub(in crate::queue) fn wait_until(mut ready: impl FnMut() -> bool) -> bool {
+    for look in 0..if cfg!(miri) { 20_000 } else { 100_000_000u32 } {
+        if ready() {
+            return true;
+        }
+        // More threads than processors may run here.
+        if look % 1000 == 999 || cfg!(miri) {
+            std::thread::yield_now();
+        }
+    }
+    false
+}

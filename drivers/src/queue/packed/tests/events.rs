@@ -194,6 +194,17 @@ fn the_device_is_told_of_the_next_used_descriptor() {
 }
 
 #[test]
+fn a_ring_that_is_given_up_asks_for_nothing() {
+    let dma = FakeDma::default();
+    let mut rig = Rig::new(&dma, 7, 0, EVENT_IDX);
+    rig.ring.set_interrupts(false);
+    let before = event(&rig.ring, rig.ring.layout.driver);
+    rig.ring.abandon();
+    rig.ring.set_interrupts(true);
+    assert_eq!(event(&rig.ring, rig.ring.layout.driver), before);
+}
+
+#[test]
 fn an_interrupt_that_is_asked_for_again_is_for_what_comes_next() {
     // 2.8.10: while they are not wanted, the device goes on.
     let dma = FakeDma::default();
