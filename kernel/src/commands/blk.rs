@@ -63,6 +63,7 @@ fn run(machine: &Machine, options: &Options, workload: Workload) -> Result<u32, 
         way: arena.way,
         mode: arena.mode,
         features: arena.features,
+        only_if_needed: arena.only_if_needed,
         workload,
     };
     let upstream = |configuration| {

@@ -93,7 +93,7 @@ pub(super) struct Options {
     rounds: u32,
     interrupts: bool,
     drivers: Drivers,
-    indirect: bool,
+    indirect: Option<bool>,
     event_idx: Option<bool>,
     parts: bool,
 }
@@ -109,7 +109,7 @@ impl Options {
             rounds: ROUNDS,
             interrupts: false,
             drivers: Drivers::Ours,
-            indirect: true,
+            indirect: None,
             event_idx: None,
             parts: false,
         }
@@ -126,7 +126,7 @@ impl Options {
             "rounds" => self.rounds = number(value, 1..=10_000)?,
             "interrupts" => self.interrupts = switch(value)?,
             "driver" => self.drivers = Drivers::parse(value)?,
-            "indirect" => self.indirect = switch(value)?,
+            "indirect" => self.indirect = Some(switch(value)?),
             "parts" => self.parts = switch(value)?,
             "event_idx" => self.event_idx = Some(switch(value)?),
             _ => return Ok(false),
@@ -148,7 +148,7 @@ impl Options {
     /// is asked for: QEMU's device then asks for a doorbell even while it polls.
     fn features(&self) -> Features {
         let mut features = drive::FEATURES;
-        features.set(Features::INDIRECT_DESC, self.indirect);
+        features.set(Features::INDIRECT_DESC, self.indirect.unwrap_or(true));
         let event_idx = self.event_idx.unwrap_or(self.interrupts);
         features.set(Features::EVENT_IDX, event_idx);
         features
@@ -171,6 +171,8 @@ pub(super) struct Arena<'m> {
     pub(super) way: Way,
     pub(super) mode: Mode,
     pub(super) features: Features,
+    /// Whether indirect descriptors are used only where they are needed.
+    pub(super) only_if_needed: bool,
 }
 
 impl<'m> Arena<'m> {
@@ -194,6 +196,7 @@ impl<'m> Arena<'m> {
             way,
             mode,
             features: options.features(),
+            only_if_needed: options.indirect.is_none(),
         })
     }
 }

@@ -8,7 +8,7 @@ use doorbell::device::blk::{Blk, Request, SECTOR};
 use doorbell::device::{DeviceError, Driver as _, Setup};
 use doorbell::dma::{DmaRegion, PAGE_SIZE};
 use doorbell::queue::QueueError;
-use doorbell::transport::Transport;
+use doorbell::transport::{QueueSize, Transport};
 use doorbell::virtio::Features;
 
 use super::{Engine, Load, Parts, Turn, parts, pump};
@@ -105,6 +105,10 @@ pub struct Ours<'m> {
     pub mode: Mode,
     /// The generic features that are accepted.
     pub features: Features,
+    /// Whether indirect descriptors are used only if the queue has no room for all
+    /// buffers without: a device reads a chain in the ring with less effort than a
+    /// table elsewhere.
+    pub only_if_needed: bool,
     /// What is asked of it.
     pub workload: Workload,
 }
@@ -138,11 +142,19 @@ impl Ours<'_> {
         let mut opened = drive::open(self.machine, &self.unit, self.way, self.mode)?;
         let listener = &opened.listener;
         let depth = self.workload.depth;
+        let size = opened.transport.queue_size(0);
+        let size = match size.map_err(|error| error.to_string())? {
+            QueueSize::Fixed(size) | QueueSize::UpTo(size) => usize::from(size),
+        };
+        let mut features = self.features;
+        if self.only_if_needed && BUFFERS * depth <= size {
+            features.remove(Features::INDIRECT_DESC);
+        }
         // As many as are needed with all buffers in the queue itself.
         let setup = Setup {
             queue_size: (BUFFERS * depth).next_power_of_two().min(0x8000) as u16,
             queues: self.workload.queues,
-            ..listener.setup(self.features)
+            ..listener.setup(features)
         };
         let wait = &mut listener.bring_up();
         let transport: &mut dyn Transport = &mut *opened.transport;
