@@ -180,7 +180,9 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
         request: &Request<D>,
     ) -> Result<([Buffer; BUFFERS as usize], usize), DeviceError> {
         self.link.check_queue(queue)?;
-        let order = request.order(&self.info)?;
+        let features = self.link.features();
+        let any_layout = features.intersects(Features::VERSION_1 | Features::ANY_LAYOUT);
+        let order = request.order(&self.info, any_layout)?;
         let token = self.link.queue(queue).next_token()?;
         // SAFETY: the token's slot, which is an envelope, and no request's in
         // flight.
@@ -225,7 +227,7 @@ impl<T: Transport, D: Dma + Clone> Blk<T, D> {
             Some(written) => {
                 // SAFETY: the token's slot; the device wrote it before the used
                 // index that `pop` acquired, and does not write it any more.
-                let status = unsafe { request::status(self.envelopes.of(queue, token)) };
+                let status = unsafe { request.status(self.envelopes.of(queue, token)) };
                 let is_legacy = !self.features().contains(Features::VERSION_1);
                 request.answer(status, written, is_legacy)
             }

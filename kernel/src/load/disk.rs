@@ -166,13 +166,17 @@ impl Ours<'_> {
             return Err(format!("the disk has {has} request queues, not {wanted}"));
         }
         let blocks = Blocks::new(&self.workload, blk.info().capacity)?;
-        let buffer = |_| DmaRegion::new(KernelDma, self.workload.block, PAGE_SIZE);
+        // Where the layout is the driver's affair, the status goes behind the data.
+        let and_status = !self.workload.write && blk.features().contains(Features::VERSION_1);
+        let len = self.workload.block + usize::from(and_status);
+        let buffer = |_| DmaRegion::new(KernelDma, len, PAGE_SIZE);
         let spare: Result<Vec<_>, _> = (0..depth).map(buffer).collect();
         let mut busy = Busy {
             blk,
             spare: spare.map_err(|error| error.to_string())?,
             blocks,
             write: self.workload.write,
+            and_status,
             next: 0,
         };
         work(&mut busy, listener)
@@ -184,6 +188,7 @@ struct Busy<T: Transport> {
     spare: Vec<DmaRegion<KernelDma>>,
     blocks: Blocks,
     write: bool,
+    and_status: bool,
     /// The queue of the next request.
     next: usize,
 }
@@ -210,6 +215,8 @@ impl<T: Transport> Engine for Busy<T> {
         let sector = self.blocks.next_sector();
         let request = if self.write {
             Request::Write { sector, buffer }
+        } else if self.and_status {
+            Request::ReadAndStatus { sector, buffer }
         } else {
             Request::Read { sector, buffer }
         };

@@ -27,6 +27,16 @@ pub enum Request<D: Dma> {
         /// Where the data goes.
         buffer: DmaRegion<D>,
     },
+    /// As [`Read`](Self::Read), into a buffer that is one byte longer than what is read:
+    /// its last byte takes the device's status, so that the device has a buffer less to
+    /// look at. That needs a device that leaves the layout of a request to the driver
+    /// (2.7.4): of version 1, or with `VIRTIO_F_ANY_LAYOUT`.
+    ReadAndStatus {
+        /// First sector.
+        sector: u64,
+        /// Where the data goes, and a byte more.
+        buffer: DmaRegion<D>,
+    },
     /// Write the buffer from `sector` on.
     Write {
         /// First sector.
@@ -110,6 +120,8 @@ pub(super) struct Order {
 enum Data {
     None,
     Buffer(Buffer),
+    /// With the status behind it.
+    AndStatus(Buffer),
     /// In its envelope.
     Segment(DiscardWriteZeroes),
 }
@@ -118,22 +130,36 @@ impl<D: Dma> Request<D> {
     /// The buffer that comes with the request, if one does.
     pub fn into_buffer(self) -> Option<DmaRegion<D>> {
         match self {
-            Self::Read { buffer, .. } | Self::Write { buffer, .. } | Self::DeviceId { buffer } => {
-                Some(buffer)
-            }
+            Self::Read { buffer, .. }
+            | Self::ReadAndStatus { buffer, .. }
+            | Self::Write { buffer, .. }
+            | Self::DeviceId { buffer } => Some(buffer),
             Self::Flush | Self::Discard { .. } | Self::WriteZeroes { .. } => None,
         }
     }
 
-    /// What the device gets, if it can take it.
+    /// What the device gets, if it can take it. With `any_layout` it takes a request's
+    /// parts in any buffers.
     #[inline(always)]
-    pub(super) fn order(&self, info: &Info) -> Result<Order, DeviceError> {
+    pub(super) fn order(&self, info: &Info, any_layout: bool) -> Result<Order, DeviceError> {
         let max = info.max_data as usize;
         let (kind, sector, data) = match *self {
             Self::Read { sector, ref buffer } => {
                 info.check_data(sector, buffer.len(), max)?;
                 let data = Buffer::writable(buffer.address(), buffer.len() as u32);
                 (T::In, sector, Data::Buffer(data))
+            }
+            Self::ReadAndStatus { sector, ref buffer } => {
+                if !any_layout {
+                    return Err(DeviceError::Unsupported);
+                }
+                // One segment is no longer than before (5.2.4, `size_max`).
+                let len = buffer.len().saturating_sub(1);
+                info.check_data(sector, len, max.saturating_sub(1))?;
+                // SAFETY: the buffer's last byte; the request owns it.
+                unsafe { buffer.pointer().add(len).write_volatile(NO_STATUS) };
+                let data = Buffer::writable(buffer.address(), buffer.len() as u32);
+                (T::In, sector, Data::AndStatus(data))
             }
             Self::Write { sector, ref buffer } => {
                 info.check_writable()?;
@@ -171,6 +197,21 @@ impl<D: Dma> Request<D> {
         Ok(Order { kind, sector, data })
     }
 
+    /// The status that the device wrote.
+    ///
+    /// # Safety
+    ///
+    /// The slot is this request's envelope; the device has finished with both.
+    #[inline(always)]
+    pub(super) unsafe fn status(&self, slot: Slot) -> u8 {
+        match self {
+            // It was submitted with at least that byte.
+            Self::ReadAndStatus { buffer, .. } => buffer.last().copied().unwrap_or(NO_STATUS),
+            // SAFETY: the caller's promise.
+            _ => unsafe { slot.pointer.add(STATUS).read_volatile() },
+        }
+    }
+
     /// What the device says of a request that it has finished.
     #[inline(always)]
     pub(super) fn answer(
@@ -193,6 +234,7 @@ impl<D: Dma> Request<D> {
     fn owed(&self) -> usize {
         match self {
             Self::Read { buffer, .. } => buffer.len() + 1,
+            Self::ReadAndStatus { buffer, .. } => buffer.len(),
             // The ID may be shorter than its buffer.
             Self::DeviceId { .. }
             | Self::Write { .. }
@@ -249,6 +291,7 @@ impl Order {
         match self.data {
             Data::None => ([header, status, status], 2),
             Data::Buffer(data) => ([header, data, status], 3),
+            Data::AndStatus(data) => ([header, data, data], 2),
             Data::Segment(segment) => {
                 // SAFETY: as above.
                 unsafe { (&raw mut (*envelope).segment).write_volatile(segment) };
@@ -258,15 +301,4 @@ impl Order {
             }
         }
     }
-}
-
-/// Reads the status in an envelope.
-///
-/// # Safety
-///
-/// The slot is an envelope, and the device does not write it any more.
-#[inline(always)]
-pub(super) unsafe fn status(slot: Slot) -> u8 {
-    // SAFETY: the caller's promise.
-    unsafe { slot.pointer.add(STATUS).read_volatile() }
 }

@@ -13,6 +13,7 @@ use crate::virtio::{InitError, Polls};
 
 mod config;
 mod faults;
+mod layout;
 mod queues;
 mod zeroes;
 
