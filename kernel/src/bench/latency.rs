@@ -127,8 +127,15 @@ fn until_timed(
     ))
 }
 
-fn no_interrupt() -> String {
-    "a request that was rung for brought no interrupt".to_string()
+/// Why there is no figure at all: whether the request came back tells a lost interrupt
+/// from a device that does not answer.
+fn no_interrupt(came_back: bool) -> String {
+    let why = if came_back {
+        "a request that was rung for came back without an interrupt"
+    } else {
+        "a request that was rung for did not come back"
+    };
+    why.to_string()
 }
 
 /// The cycles from the doorbell of a request to the entry of the interrupt's
@@ -168,7 +175,7 @@ fn to_handler(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<Option
             }
         }
     });
-    let start = start.ok_or_else(no_interrupt)?;
+    let start = start.ok_or_else(|| no_interrupt(driven.queue().has_used()))?;
     take(driven)?;
     Ok(start.and_then(|start| listener.entered().checked_sub(start)))
 }
@@ -190,7 +197,7 @@ fn to_wake(driven: &mut dyn Driven, listener: &Listener<'_>) -> Result<Option<u6
     }
     let cycles = tsc::stop().wrapping_sub(start);
     if !woken {
-        return Err(no_interrupt());
+        return Err(no_interrupt(driven.queue().has_used()));
     }
     take(driven)?;
     Ok((!unrung).then_some(cycles))

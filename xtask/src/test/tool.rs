@@ -64,7 +64,7 @@ impl Case {
         self.qemu == Qemu::Real && self.start.contains(&"KERNEL")
     }
 
-    fn takes_kvm(&self) -> bool {
+    pub(super) fn takes_kvm(&self) -> bool {
         self.arguments.contains(&"kvm")
     }
 }
