@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
+use crate::load::Spread;
 use crate::platform::serial;
 use crate::results;
 
@@ -418,7 +419,7 @@ pub struct LoadRecord {
     /// Requests in all turns.
     pub requests: u64,
     /// Cycles a request, by turns.
-    pub cycles: SpreadRecord,
+    pub cycles: Spread,
     /// Doorbells a request.
     pub doorbells: f64,
     /// Interrupts a request.
@@ -435,18 +436,7 @@ pub struct RatioRecord {
     pub driver: &'static str,
     /// The other one.
     pub to: &'static str,
-    pub ratio: SpreadRecord,
-}
-
-/// A distribution over turns, by its quartiles.
-#[derive(Clone, Debug, Serialize)]
-#[expect(missing_docs, reason = "the fields' names are the format's")]
-pub struct SpreadRecord {
-    pub min: f64,
-    pub p25: f64,
-    pub p50: f64,
-    pub p75: f64,
-    pub max: f64,
+    pub ratio: Spread,
 }
 
 #[derive(Serialize)]

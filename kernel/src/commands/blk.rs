@@ -6,10 +6,9 @@ use alloc::string::{String, ToString};
 
 use doorbell::device::blk::DEVICE_TYPE;
 
-use super::contest::{self, Arena, Options};
-use super::{Command, fail, number};
-use crate::load::disk::{Ours, Workload};
-use crate::load::upstream::Upstream;
+use super::contest::{self, Options};
+use super::{Command, number};
+use crate::load::disk::Workload;
 use crate::machine::Machine;
 
 /// Requests in flight, unless asked otherwise.
@@ -46,36 +45,11 @@ pub(super) const COMMAND: Command = Command {
             depth: options.depth,
             queues,
         };
-        Ok(Box::new(move |machine| {
-            run(machine, &options, workload).unwrap_or_else(|error| {
-                fail("blk", error);
-                1
-            })
-        }))
+        Ok(Box::new(move |machine| run(machine, &options, workload)))
     },
 };
 
-fn run(machine: &Machine, options: &Options, workload: Workload) -> Result<u32, String> {
-    let arena = Arena::find(machine, options, DEVICE_TYPE)?;
-    let ours = Ours {
-        machine,
-        unit: arena.unit.clone(),
-        way: arena.way,
-        mode: arena.mode,
-        features: arena.features,
-        only_if_needed: arena.only_if_needed,
-        workload,
-    };
-    let upstream = |configuration| {
-        Box::new(Upstream {
-            machine,
-            unit: arena.unit.clone(),
-            way: arena.way,
-            configuration,
-            workload,
-        }) as _
-    };
-    let loads = contest::loads(options, ours, upstream);
+fn run(machine: &Machine, options: &Options, workload: Workload) -> u32 {
     let order = if workload.random {
         "random"
     } else {
@@ -87,5 +61,5 @@ fn run(machine: &Machine, options: &Options, workload: Workload) -> Result<u32, 
         queues => format!(" in {queues} queues"),
     };
     let words = format!("{order} {rw} of {} bytes{queues}", workload.block);
-    contest::run(&arena, options, ("blk", &words), loads)
+    contest::run(machine, options, DEVICE_TYPE, ("blk", &words), workload)
 }

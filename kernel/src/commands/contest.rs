@@ -9,13 +9,13 @@ use alloc::vec::Vec;
 use doorbell::virtio::{Features, Wait as _};
 
 use super::pick::{self, Wanted};
-use super::{fail, number};
-use crate::drive::{self, Mode, Unit, Way};
-use crate::load::upstream::Configuration;
-use crate::load::{self, Load, Parts, Score, Spread};
+use super::{fail, number, switch};
+use crate::drive::{self, Mode};
+use crate::load::upstream::{Configuration, Upstream};
+use crate::load::{self, Arena, Load, Ours, Parts, Score};
 use crate::machine::Machine;
 use crate::println;
-use crate::record::{LoadRecord, RatioRecord, Record, SpreadRecord};
+use crate::record::{LoadRecord, RatioRecord, Record};
 
 /// A command's usage: its own arguments, and those that both commands take.
 macro_rules! usage {
@@ -133,9 +133,7 @@ impl Options {
         }
         Ok(true)
     }
-}
 
-impl Options {
     /// What arguments forbid together.
     pub(super) fn check(&self) -> Result<(), String> {
         if self.interrupts && self.drivers != Drivers::Ours {
@@ -155,72 +153,84 @@ impl Options {
     }
 }
 
-/// On or off.
-fn switch(value: Option<&str>) -> Result<bool, String> {
-    match value {
-        Some("on") => Ok(true),
-        Some("off") => Ok(false),
-        _ => Err("it wants on or off".to_string()),
-    }
-}
-
-/// The device that drivers compete on.
-pub(super) struct Arena<'m> {
-    pub(super) machine: &'m Machine,
-    pub(super) unit: Unit,
-    pub(super) way: Way,
-    pub(super) mode: Mode,
-    pub(super) features: Features,
-    /// Whether indirect descriptors are used only where they are needed.
-    pub(super) only_if_needed: bool,
-}
-
-impl<'m> Arena<'m> {
-    /// Finds the device of this type that is asked for.
-    pub(super) fn find(
-        machine: &'m Machine,
-        options: &Options,
-        device_type: u16,
-    ) -> Result<Self, String> {
-        let unit = pick::find(machine, device_type, options.device)?;
-        let way = pick::choose(&drive::ways(machine, &unit), options.way);
-        let way = way.map_err(|error| format!("{} at {}: {error}", unit.name(), unit.at()))?;
-        let mode = if options.interrupts {
-            pick::mode(machine, &unit)
-        } else {
-            Mode::Polling
-        };
-        Ok(Self {
-            machine,
-            unit,
-            way,
-            mode,
-            features: options.features(),
-            only_if_needed: options.indirect.is_none(),
-        })
-    }
-}
-
-/// The loads of the drivers that are wanted: `ours`, and upstream's in each
-/// configuration.
-pub(super) fn loads<'m>(
+/// Finds the device of this type that is asked for.
+fn find<'m>(
+    machine: &'m Machine,
     options: &Options,
-    ours: impl Load + 'm,
-    upstream: impl Fn(Configuration) -> Box<dyn Load + 'm>,
-) -> Vec<Box<dyn Load + 'm>> {
-    let mut loads: Vec<Box<dyn Load + 'm>> = Vec::new();
-    if options.drivers != Drivers::Upstream {
-        loads.push(Box::new(ours));
+    device_type: u16,
+) -> Result<Arena<'m>, String> {
+    let unit = pick::find(machine, device_type, options.device)?;
+    let way = pick::choose(&drive::ways(machine, &unit), options.way);
+    let way = way.map_err(|error| format!("{} at {}: {error}", unit.name(), unit.at()))?;
+    let mode = if options.interrupts {
+        pick::mode(machine, &unit)
+    } else {
+        Mode::Polling
+    };
+    Ok(Arena {
+        machine,
+        unit,
+        way,
+        mode,
+        features: options.features(),
+        only_if_needed: options.indirect.is_none(),
+    })
+}
+
+/// The loads of the drivers that are wanted: ours, and upstream's in each
+/// configuration.
+fn loads<'a, W: Copy + 'a>(
+    arena: &'a Arena<'a>,
+    drivers: Drivers,
+    workload: W,
+) -> Vec<Box<dyn Load + 'a>>
+where
+    Ours<'a, W>: Load,
+    Upstream<'a, W>: Load,
+{
+    let mut loads: Vec<Box<dyn Load + 'a>> = Vec::new();
+    if drivers != Drivers::Upstream {
+        loads.push(Box::new(Ours { arena, workload }));
     }
-    if options.drivers != Drivers::Ours {
-        loads.extend([Configuration::Best, Configuration::Shipped].map(upstream));
+    if drivers != Drivers::Ours {
+        for configuration in [Configuration::Best, Configuration::Shipped] {
+            loads.push(Box::new(Upstream {
+                arena,
+                configuration,
+                workload,
+            }));
+        }
     }
     loads
 }
 
+/// Lets drivers compete on the device of this type that is asked for, with `workload`,
+/// which `names` name: the command, and in words. The result is how many things
+/// failed.
+pub(super) fn run<W: Copy>(
+    machine: &Machine,
+    options: &Options,
+    device_type: u16,
+    names: (&str, &str),
+    workload: W,
+) -> u32
+where
+    for<'a> Ours<'a, W>: Load,
+    for<'a> Upstream<'a, W>: Load,
+{
+    let outcome = find(machine, options, device_type).and_then(|arena| {
+        let loads = loads(&arena, options.drivers, workload);
+        compete(&arena, options, names, loads)
+    });
+    outcome.unwrap_or_else(|error| {
+        fail(names.0, error);
+        1
+    })
+}
+
 /// Lets the loads compete, and shows what came of it. `workload` says what they do, in
 /// words and as fields of the records. The result is how many of them failed.
-pub(super) fn run(
+fn compete(
     arena: &Arena<'_>,
     options: &Options,
     workload: (&str, &str),
@@ -293,7 +303,7 @@ pub(super) fn run(
             depth: score.depth(),
             turns: score.turns(),
             requests: score.requests(),
-            cycles: cycles.into(),
+            cycles,
             doorbells: score.doorbells(),
             interrupts_came: score.interrupts(),
             per_second: hz.map(|hz| hz as f64 / cycles.p50),
@@ -362,7 +372,7 @@ fn ratio(kind: &str, ours: &Score, theirs: &Score) {
         workload: kind.to_string(),
         driver: ours.driver(),
         to: theirs.driver(),
-        ratio: spread.into(),
+        ratio: spread,
     })
     .emit();
 }
@@ -412,23 +422,4 @@ fn table(arena: &Arena<'_>, scores: &[Score], hz: Option<u64>) {
         );
     }
     println!();
-}
-
-impl From<Spread> for SpreadRecord {
-    fn from(spread: Spread) -> Self {
-        let Spread {
-            min,
-            p25,
-            p50,
-            p75,
-            max,
-        } = spread;
-        Self {
-            min,
-            p25,
-            p50,
-            p75,
-            max,
-        }
-    }
 }

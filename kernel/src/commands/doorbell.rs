@@ -3,10 +3,10 @@
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Command, fail, number};
+use super::{Command, fail, number, switch};
 use doorbell::virtio::Wait;
 
 use crate::bench::baseline::Baseline;
@@ -64,13 +64,7 @@ pub(super) const COMMAND: Command = Command {
                 "device" => {
                     options.device = Some(device(value.unwrap_or_default())?);
                 }
-                "interrupts" => {
-                    options.interrupts = match value {
-                        Some("on") => true,
-                        Some("off") => false,
-                        _ => return Err("it wants on or off".to_string()),
-                    };
-                }
+                "interrupts" => options.interrupts = switch(value)?,
                 _ => return Ok(false),
             }
             Ok(true)

@@ -122,6 +122,15 @@ fn number(value: Option<&str>, range: core::ops::RangeInclusive<u32>) -> Result<
     })
 }
 
+/// `on` or `off` behind a key.
+fn switch(value: Option<&str>) -> Result<bool, String> {
+    match value {
+        Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        _ => Err("it wants on or off".to_string()),
+    }
+}
+
 /// Runs the commands on the kernel's command line, or the main job. The result
 /// is how many things failed.
 pub fn run_command_line(machine: &Machine) -> u32 {

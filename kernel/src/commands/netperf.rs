@@ -2,14 +2,12 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
 
 use doorbell::device::net::{DEVICE_TYPE, ETHERNET_HEADER};
 
-use super::contest::{self, Arena, Options};
-use super::{Command, fail, number};
-use crate::load::frames::{Ours, Workload};
-use crate::load::upstream::Upstream;
+use super::contest::{self, Options};
+use super::{Command, number};
+use crate::load::frames::Workload;
 use crate::machine::Machine;
 
 /// Bytes in a frame, unless asked otherwise: the shortest that Ethernet has, with its
@@ -40,35 +38,11 @@ pub(super) const COMMAND: Command = Command {
             frame,
             depth: options.depth,
         };
-        Ok(Box::new(move |machine| {
-            run(machine, &options, workload).unwrap_or_else(|error| {
-                fail("netperf", error);
-                1
-            })
-        }))
+        Ok(Box::new(move |machine| run(machine, &options, workload)))
     },
 };
 
-fn run(machine: &Machine, options: &Options, workload: Workload) -> Result<u32, String> {
-    let arena = Arena::find(machine, options, DEVICE_TYPE)?;
-    let ours = Ours {
-        machine,
-        unit: arena.unit.clone(),
-        way: arena.way,
-        mode: arena.mode,
-        features: arena.features,
-        workload,
-    };
-    let upstream = |configuration| {
-        Box::new(Upstream {
-            machine,
-            unit: arena.unit.clone(),
-            way: arena.way,
-            configuration,
-            workload,
-        }) as _
-    };
-    let loads = contest::loads(options, ours, upstream);
+fn run(machine: &Machine, options: &Options, workload: Workload) -> u32 {
     let words = format!("frames of {} bytes", workload.frame);
-    contest::run(&arena, options, ("netperf", &words), loads)
+    contest::run(machine, options, DEVICE_TYPE, ("netperf", &words), workload)
 }

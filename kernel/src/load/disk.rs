@@ -11,9 +11,8 @@ use doorbell::queue::QueueError;
 use doorbell::transport::{QueueSize, Transport};
 use doorbell::virtio::Features;
 
-use super::{Engine, Load, Parts, Turn, parts, pump};
-use crate::drive::{self, Listener, Mode, Unit, Way};
-use crate::machine::Machine;
+use super::{Engine, Load, Ours, Parts, Turn, parts, pump};
+use crate::drive::{self, Listener};
 use crate::platform::dma::KernelDma;
 
 /// The buffers of a request: header, data, status.
@@ -93,27 +92,7 @@ impl Blocks {
     }
 }
 
-/// A disk, driven by this project's driver.
-pub struct Ours<'m> {
-    /// The machine.
-    pub machine: &'m Machine,
-    /// The disk.
-    pub unit: Unit,
-    /// How it is reached.
-    pub way: Way,
-    /// How it is heard.
-    pub mode: Mode,
-    /// The generic features that are accepted.
-    pub features: Features,
-    /// Whether indirect descriptors are used only if the queue has no room for all
-    /// buffers without: a device reads a chain in the ring with less effort than a
-    /// table elsewhere.
-    pub only_if_needed: bool,
-    /// What is asked of it.
-    pub workload: Workload,
-}
-
-impl Load for Ours<'_> {
+impl Load for Ours<'_, Workload> {
     fn driver(&self) -> &'static str {
         "ours"
     }
@@ -133,21 +112,22 @@ impl Load for Ours<'_> {
     }
 }
 
-impl Ours<'_> {
+impl Ours<'_, Workload> {
     /// Brings the disk up, and lets `work` use it.
     fn with<R>(
         &self,
         work: impl FnOnce(&mut Busy<&mut dyn Transport>, &Listener<'_>) -> Result<R, String>,
     ) -> Result<R, String> {
-        let mut opened = drive::open(self.machine, &self.unit, self.way, self.mode)?;
+        let arena = self.arena;
+        let mut opened = drive::open(arena.machine, &arena.unit, arena.way, arena.mode)?;
         let listener = &opened.listener;
         let depth = self.workload.depth;
         let size = opened.transport.queue_size(0);
         let size = match size.map_err(|error| error.to_string())? {
             QueueSize::Fixed(size) | QueueSize::UpTo(size) => usize::from(size),
         };
-        let mut features = self.features;
-        if self.only_if_needed && BUFFERS * depth <= size {
+        let mut features = arena.features;
+        if arena.only_if_needed && BUFFERS * depth <= size {
             features.remove(Features::INDIRECT_DESC);
         }
         // As many as are needed with all buffers in the queue itself.

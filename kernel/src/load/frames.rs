@@ -7,11 +7,9 @@ use doorbell::device::net::{ETHERNET_HEADER, Frame, Net};
 use doorbell::device::{DeviceError, Driver as _, Setup};
 use doorbell::queue::QueueError;
 use doorbell::transport::Transport;
-use doorbell::virtio::Features;
 
-use super::{Engine, Load, Parts, Turn, parts, pump};
-use crate::drive::{self, Listener, Mode, Unit, Way};
-use crate::machine::Machine;
+use super::{Engine, Load, Ours, Parts, Turn, parts, pump};
+use crate::drive::{self, Listener};
 use crate::platform::dma::KernelDma;
 
 /// The pair of queues that is used.
@@ -36,23 +34,7 @@ pub fn write_header(frame: &mut [u8]) {
     frame[12..ETHERNET_HEADER].copy_from_slice(&ETHERTYPE);
 }
 
-/// An adapter, driven by this project's driver.
-pub struct Ours<'m> {
-    /// The machine.
-    pub machine: &'m Machine,
-    /// The adapter.
-    pub unit: Unit,
-    /// How it is reached.
-    pub way: Way,
-    /// How it is heard.
-    pub mode: Mode,
-    /// The generic features that are accepted.
-    pub features: Features,
-    /// What is asked of it.
-    pub workload: Workload,
-}
-
-impl Load for Ours<'_> {
+impl Load for Ours<'_, Workload> {
     fn driver(&self) -> &'static str {
         "ours"
     }
@@ -72,18 +54,19 @@ impl Load for Ours<'_> {
     }
 }
 
-impl Ours<'_> {
+impl Ours<'_, Workload> {
     /// Brings the adapter up, and lets `work` use it.
     fn with<R>(
         &self,
         work: impl FnOnce(&mut Busy<&mut dyn Transport>, &Listener<'_>) -> Result<R, String>,
     ) -> Result<R, String> {
-        let mut opened = drive::open(self.machine, &self.unit, self.way, self.mode)?;
+        let arena = self.arena;
+        let mut opened = drive::open(arena.machine, &arena.unit, arena.way, arena.mode)?;
         let listener = &opened.listener;
         let Workload { frame: len, depth } = self.workload;
         let setup = Setup {
             queue_size: depth.next_power_of_two().min(0x8000) as u16,
-            ..listener.setup(self.features)
+            ..listener.setup(arena.features)
         };
         let wait = &mut listener.bring_up();
         let transport: &mut dyn Transport = &mut *opened.transport;

@@ -19,6 +19,37 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use doorbell::virtio::Features;
+
+use crate::drive::{Mode, Unit, Way};
+use crate::machine::Machine;
+
+/// A device that drivers compete on, and how they reach it.
+pub struct Arena<'m> {
+    /// The machine.
+    pub machine: &'m Machine,
+    /// The device.
+    pub unit: Unit,
+    /// How it is reached.
+    pub way: Way,
+    /// How this project's driver hears from it; upstream's is polled.
+    pub mode: Mode,
+    /// The generic features that this project's driver accepts.
+    pub features: Features,
+    /// Whether indirect descriptors are used only if the queue has no room for all
+    /// buffers without: a device reads a chain in the ring with less effort than a
+    /// table elsewhere.
+    pub only_if_needed: bool,
+}
+
+/// A device, driven by this project's driver.
+pub struct Ours<'a, W> {
+    /// The device.
+    pub arena: &'a Arena<'a>,
+    /// What is asked of it.
+    pub workload: W,
+}
+
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {

@@ -3,6 +3,8 @@
 use alloc::format;
 use alloc::string::String;
 
+use doorbell::virtio::Wait as _;
+
 use super::Turn;
 use crate::arch::tsc;
 use crate::drive::Listener;
@@ -92,7 +94,6 @@ pub fn parts<E: Engine>(
     depth: usize,
     listener: &Listener<'_>,
 ) -> Result<Parts, String> {
-    use doorbell::virtio::Wait as _;
     let n = depth as u64;
     rush(engine, depth, WARM_UP.max(n), listener)?;
     let mut best: Option<Parts> = None;
@@ -167,7 +168,6 @@ fn rush<E: Engine>(
 
 /// Waits until requests come back: at least one does.
 fn wait<E: Engine>(engine: &mut E, listener: &Listener<'_>) -> Result<u32, String> {
-    use doorbell::virtio::Wait as _;
     let late = || "requests in flight do not come back".into();
     if !listener.interrupts() {
         let mut patience = None;

@@ -2,10 +2,12 @@
 
 use alloc::vec::Vec;
 
+use serde::Serialize;
+
 use super::Turn;
 
 /// A distribution over turns, in few words. Quartiles are values that occurred.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// The least.
     pub min: f64,

@@ -17,13 +17,13 @@ use doorbell::compat::{Compat, DmaHal, Fault};
 use doorbell::dma::{DmaRegion, PAGE_SIZE};
 use doorbell::transport::Transport;
 use doorbell::virtio::Features;
+use virtio_drivers::Error;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
 use virtio_drivers::device::net::VirtIONetRaw;
 
 use super::disk::{self, Blocks};
-use super::{Engine, Load, Parts, Turn, frames, parts, pump};
-use crate::drive::{self, Listener, Mode, Unit, Way};
-use crate::machine::Machine;
+use super::{Arena, Engine, Load, Parts, Turn, frames, parts, pump};
+use crate::drive::{self, Listener, Mode};
 use crate::platform::dma::KernelDma;
 
 type Hal = DmaHal<KernelDma>;
@@ -55,13 +55,9 @@ impl Configuration {
 }
 
 /// A device, driven by upstream's driver.
-pub struct Upstream<'m, W> {
-    /// The machine.
-    pub machine: &'m Machine,
+pub struct Upstream<'a, W> {
     /// The device.
-    pub unit: Unit,
-    /// How it is reached.
-    pub way: Way,
+    pub arena: &'a Arena<'a>,
     /// How the driver is set up.
     pub configuration: Configuration,
     /// What is asked of it.
@@ -72,9 +68,10 @@ impl<W> Upstream<'_, W> {
     /// Opens the device, which is polled, and lets `turn` use it.
     fn with<R>(
         &self,
-        turn: impl FnOnce(Wrapped<'_, '_>, &Fault, &Rung<'_>, &Listener<'_>) -> Result<R, String>,
+        turn: impl FnOnce(Wrapped<'_, '_>, &Fault, &AtomicU64, &Listener<'_>) -> Result<R, String>,
     ) -> Result<R, String> {
-        let mut opened = drive::open(self.machine, &self.unit, self.way, Mode::Polling)?;
+        let arena = self.arena;
+        let mut opened = drive::open(arena.machine, &arena.unit, arena.way, Mode::Polling)?;
         let (fault, doorbells) = (Fault::new(), AtomicU64::new(0));
         let transport: &mut dyn Transport = &mut *opened.transport;
         // SAFETY: upstream's drivers keep their rings until they have dropped the
@@ -87,16 +84,39 @@ impl<W> Upstream<'_, W> {
             Configuration::Best => wrapped.without(Features::EVENT_IDX),
             Configuration::Shipped => wrapped,
         };
-        turn(wrapped, &fault, &Rung(&doorbells), &opened.listener)
+        turn(wrapped, &fault, &doorbells, &opened.listener)
     }
 }
 
-/// How often a device was rung.
-struct Rung<'d>(&'d AtomicU64);
+/// Which of the things that upstream borrows are free, and which go with a token.
+struct Slots<const SIZE: usize> {
+    free: Vec<usize>,
+    by_token: [usize; SIZE],
+}
 
-impl Rung<'_> {
-    fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+impl<const SIZE: usize> Slots<SIZE> {
+    /// So many, all free.
+    fn new(count: usize) -> Self {
+        Self {
+            free: (0..count).collect(),
+            by_token: [0; SIZE],
+        }
+    }
+
+    /// Notes that the one at `index` is in flight with what upstream gave for it.
+    #[inline]
+    fn submitted(&mut self, index: usize, token: Result<u16, Error>) -> Result<(), String> {
+        let token = token.map_err(|error| error.to_string())?;
+        let slot = self.by_token.get_mut(usize::from(token));
+        *slot.ok_or_else(|| format!("upstream's token is {token}"))? = index;
+        Ok(())
+    }
+
+    /// The one that was submitted with this token.
+    #[inline]
+    fn of(&self, token: u16) -> Result<usize, String> {
+        let slot = self.by_token.get(usize::from(token));
+        Ok(*slot.ok_or_else(|| format!("the device's token is {token}"))?)
     }
 }
 
@@ -134,21 +154,21 @@ impl Upstream<'_, disk::Workload> {
                 blk.disable_interrupts();
             }
             let blocks = Blocks::new(&self.workload, blk.capacity())?;
-            let slot = |_| {
-                Ok(Slot {
+            let borrow = |_| {
+                Ok(Borrowed {
                     request: BlkReq::default(),
                     buffer: DmaRegion::new(KernelDma, self.workload.block, PAGE_SIZE)?,
                     response: BlkResp::default(),
                 })
             };
-            let slots: Result<Vec<_>, doorbell::dma::DmaError> = (0..depth).map(slot).collect();
+            let borrowed: Result<Vec<_>, doorbell::dma::DmaError> =
+                (0..depth).map(borrow).collect();
             let mut disk = Disk {
                 blk,
                 blocks,
                 write: self.workload.write,
-                slots: slots.map_err(|error| error.to_string())?,
-                free: (0..depth).collect(),
-                by_token: [0; BLK_SIZE],
+                borrowed: borrowed.map_err(|error| error.to_string())?,
+                slots: Slots::new(depth),
                 rung,
             };
             work(&mut disk, listener)
@@ -157,7 +177,7 @@ impl Upstream<'_, disk::Workload> {
 }
 
 /// What upstream's block driver borrows for a request.
-struct Slot {
+struct Borrowed {
     request: BlkReq,
     buffer: DmaRegion<KernelDma>,
     response: BlkResp,
@@ -168,25 +188,23 @@ struct Disk<'t, 'f, 'd> {
     blk: VirtIOBlk<Hal, Wrapped<'t, 'f>>,
     blocks: Blocks,
     write: bool,
-    slots: Vec<Slot>,
-    free: Vec<usize>,
-    /// The slot of each request in flight.
-    by_token: [usize; BLK_SIZE],
-    rung: &'d Rung<'d>,
+    borrowed: Vec<Borrowed>,
+    slots: Slots<BLK_SIZE>,
+    rung: &'d AtomicU64,
 }
 
 impl Engine for Disk<'_, '_, '_> {
     #[inline]
     fn submit(&mut self) -> Result<bool, String> {
-        let Some(index) = self.free.pop() else {
+        let Some(index) = self.slots.free.pop() else {
             return Ok(false);
         };
         let sector = self.blocks.next_sector() as usize;
-        let Slot {
+        let Borrowed {
             request,
             buffer,
             response,
-        } = &mut self.slots[index];
+        } = &mut self.borrowed[index];
         // SAFETY: the slot stays where it is, and is used no more until the request
         // with this token is complete, or the driver is dropped.
         let token = unsafe {
@@ -196,9 +214,7 @@ impl Engine for Disk<'_, '_, '_> {
                 self.blk.read_blocks_nb(sector, request, buffer, response)
             }
         };
-        let token = token.map_err(|error| error.to_string())?;
-        let slot = self.by_token.get_mut(usize::from(token));
-        *slot.ok_or_else(|| format!("upstream's token is {token}"))? = index;
+        self.slots.submitted(index, token)?;
         Ok(true)
     }
 
@@ -206,15 +222,12 @@ impl Engine for Disk<'_, '_, '_> {
     fn reap(&mut self) -> Result<u32, String> {
         let mut finished = 0;
         while let Some(token) = self.blk.peek_used() {
-            let index = *self
-                .by_token
-                .get(usize::from(token))
-                .ok_or_else(|| format!("the device's token is {token}"))?;
-            let Slot {
+            let index = self.slots.of(token)?;
+            let Borrowed {
                 request,
                 buffer,
                 response,
-            } = &mut self.slots[index];
+            } = &mut self.borrowed[index];
             // SAFETY: the slot is the one that was submitted with this token.
             let done = unsafe {
                 if self.write {
@@ -226,7 +239,7 @@ impl Engine for Disk<'_, '_, '_> {
                 }
             };
             done.map_err(|error| error.to_string())?;
-            self.free.push(index);
+            self.slots.free.push(index);
             finished += 1;
         }
         Ok(finished)
@@ -236,7 +249,7 @@ impl Engine for Disk<'_, '_, '_> {
     fn kick(&mut self) {}
 
     fn doorbells(&mut self) -> u64 {
-        self.rung.count()
+        self.rung.load(Ordering::Relaxed)
     }
 }
 
@@ -286,8 +299,7 @@ impl Upstream<'_, frames::Workload> {
             let mut adapter = Adapter {
                 net,
                 frames: sent.map_err(|error| error.to_string())?,
-                free: (0..depth).collect(),
-                by_token: [0; NET_SIZE],
+                slots: Slots::new(depth),
                 rung,
             };
             work(&mut adapter, listener)
@@ -302,24 +314,20 @@ const MAX_HEADER: usize = 12;
 struct Adapter<'t, 'f, 'd> {
     net: Box<VirtIONetRaw<Hal, Wrapped<'t, 'f>, NET_SIZE>>,
     frames: Vec<Vec<u8>>,
-    free: Vec<usize>,
-    /// The frame of each request in flight.
-    by_token: [usize; NET_SIZE],
-    rung: &'d Rung<'d>,
+    slots: Slots<NET_SIZE>,
+    rung: &'d AtomicU64,
 }
 
 impl Engine for Adapter<'_, '_, '_> {
     #[inline]
     fn submit(&mut self) -> Result<bool, String> {
-        let Some(index) = self.free.pop() else {
+        let Some(index) = self.slots.free.pop() else {
             return Ok(false);
         };
         // SAFETY: the frame stays where it is, and is used no more until the request
         // with this token is complete, or the driver is dropped.
         let token = unsafe { self.net.transmit_begin(&self.frames[index]) };
-        let token = token.map_err(|error| error.to_string())?;
-        let slot = self.by_token.get_mut(usize::from(token));
-        *slot.ok_or_else(|| format!("upstream's token is {token}"))? = index;
+        self.slots.submitted(index, token)?;
         Ok(true)
     }
 
@@ -327,14 +335,11 @@ impl Engine for Adapter<'_, '_, '_> {
     fn reap(&mut self) -> Result<u32, String> {
         let mut finished = 0;
         while let Some(token) = self.net.poll_transmit() {
-            let index = *self
-                .by_token
-                .get(usize::from(token))
-                .ok_or_else(|| format!("the device's token is {token}"))?;
+            let index = self.slots.of(token)?;
             // SAFETY: the frame is the one that was submitted with this token.
             let done = unsafe { self.net.transmit_complete(token, &self.frames[index]) };
             done.map_err(|error| error.to_string())?;
-            self.free.push(index);
+            self.slots.free.push(index);
             finished += 1;
         }
         Ok(finished)
@@ -344,6 +349,6 @@ impl Engine for Adapter<'_, '_, '_> {
     fn kick(&mut self) {}
 
     fn doorbells(&mut self) -> u64 {
-        self.rung.count()
+        self.rung.load(Ordering::Relaxed)
     }
 }
