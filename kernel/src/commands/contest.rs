@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use doorbell::virtio::{Features, Wait as _};
 
 use super::pick::{self, Wanted};
-use super::{fail, number, switch};
+use super::{fail, number, skip, switch};
 use crate::drive::{self, Mode};
 use crate::load::upstream::{Configuration, Upstream};
 use crate::load::{self, Arena, Load, Ours, Parts, Score};
@@ -43,7 +43,7 @@ pub(super) const fn defaults(depth: u32) -> [(&'static str, u32); 3] {
 
 /// What help says of the arguments that both commands take.
 pub(super) const ARGUMENTS: [&str; 2] = [
-    "driver=upstream: the one of the crate virtio-drivers, at its best and as shipped",
+    "driver=upstream: the one of the crate virtio-drivers, at its best and as shipped, and over our transport",
     "parts=on: also the cycles to submit a request, to kick, and to reap it",
 ];
 
@@ -67,7 +67,7 @@ enum Amount {
 pub(super) enum Drivers {
     /// This project's.
     Ours,
-    /// That of the crate `virtio-drivers`, in its best configuration and as shipped.
+    /// That of the crate `virtio-drivers`, in each [`Configuration`].
     Upstream,
     Both,
 }
@@ -182,6 +182,7 @@ fn find<'m>(
 fn loads<'a, W: Copy + 'a>(
     arena: &'a Arena<'a>,
     drivers: Drivers,
+    kind: &'static str,
     workload: W,
 ) -> Vec<Box<dyn Load + 'a>>
 where
@@ -193,10 +194,14 @@ where
         loads.push(Box::new(Ours { arena, workload }));
     }
     if drivers != Drivers::Ours {
-        for configuration in [Configuration::Best, Configuration::Shipped] {
+        let (configurations, refused) = Configuration::all(arena);
+        if let Some(reason) = refused {
+            skip(kind, &arena.unit.name(), arena.unit.place.clone(), reason);
+        }
+        for configuration in configurations {
             loads.push(Box::new(Upstream {
                 arena,
-                configuration,
+                configuration: *configuration,
                 workload,
             }));
         }
@@ -211,7 +216,7 @@ pub(super) fn run<W: Copy>(
     machine: &Machine,
     options: &Options,
     device_type: u16,
-    names: (&str, &str),
+    names: (&'static str, &str),
     workload: W,
 ) -> u32
 where
@@ -219,7 +224,7 @@ where
     for<'a> Upstream<'a, W>: Load,
 {
     let outcome = find(machine, options, device_type).and_then(|arena| {
-        let loads = loads(&arena, options.drivers, workload);
+        let loads = loads(&arena, options.drivers, names.0, workload);
         compete(&arena, options, names, loads)
     });
     outcome.unwrap_or_else(|error| {

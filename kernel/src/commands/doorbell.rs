@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Command, fail, number, switch};
+use super::{Command, fail, number, skip, switch};
 use doorbell::virtio::Wait;
 
 use crate::bench::baseline::Baseline;
@@ -16,7 +16,7 @@ use crate::bench::{Case, Timer, testdev};
 use crate::drive::{self, Mode};
 use crate::machine::Machine;
 use crate::println;
-use crate::record::{Place, Record, SummaryRecord};
+use crate::record::{Record, SummaryRecord};
 use crate::world::World;
 
 /// Rounds in a run, unless asked otherwise.
@@ -216,16 +216,6 @@ fn paths<'m>(
         }
     }
     failures
-}
-
-fn skip(case: &'static str, device: &str, place: Place, reason: String) {
-    println!("skipped: {device} at {}: {reason}", place.at());
-    Record::Skip {
-        case,
-        place,
-        reason,
-    }
-    .emit();
 }
 
 /// Emits a case's records and collects them. The result is how many doorbells

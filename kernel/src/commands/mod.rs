@@ -28,7 +28,7 @@ use alloc::vec::Vec;
 use crate::machine::Machine;
 use crate::platform::virtio_mmio;
 use crate::println;
-use crate::record::Record;
+use crate::record::{Place, Record};
 
 /// A command.
 pub struct Command {
@@ -214,6 +214,17 @@ pub fn fail(what: &str, message: String) {
     Record::Error {
         what: what.to_string(),
         message,
+    }
+    .emit();
+}
+
+/// Reports what is not done, and why, in words and as a record.
+fn skip(case: &'static str, device: &str, place: Place, reason: String) {
+    println!("skipped: {device} at {}: {reason}", place.at());
+    Record::Skip {
+        case,
+        place,
+        reason,
     }
     .emit();
 }

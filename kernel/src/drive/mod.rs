@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 use doorbell::device::{balloon, blk, console, net, rng};
 use doorbell::mmio::MmioRegion;
+use doorbell::pci::PciAddress;
 use doorbell::port::X86Ports;
 use doorbell::transport::mmio::Mmio;
 use doorbell::transport::pci::{self as virtio_pci, Structures};
@@ -73,6 +74,14 @@ impl Unit {
     /// Whether this kernel has a driver for it.
     pub fn has_driver(&self) -> bool {
         driven::has_driver(self.device_type)
+    }
+
+    /// Its PCI function, if it is on PCI.
+    pub fn address(&self, machine: &Machine) -> Option<PciAddress> {
+        match (&self.location, &machine.pci) {
+            (Location::Pci(index), Some(pci)) => Some(pci.functions[*index].address),
+            _ => None,
+        }
     }
 
     /// Where it is, for people.

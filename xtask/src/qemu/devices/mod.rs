@@ -328,6 +328,15 @@ impl Builder<'_> {
         self.line.device(&device);
     }
 
+    /// On the root bus, as QEMU makes it: doorbells in memory.
+    fn plain_root(&mut self, device: Device) {
+        let device = match self.root_bus() {
+            Some(bus) => device.with("bus", bus),
+            None => device,
+        };
+        self.line.device(&device);
+    }
+
     /// Behind a root port or a bridge of its own.
     fn behind(&mut self, device: Device) {
         let Some(root) = self.root_bus() else {

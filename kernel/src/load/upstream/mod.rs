@@ -1,10 +1,12 @@
-//! The same loads by the drivers of the crate `virtio-drivers`, over this project's
-//! transports.
+//! The same loads by the drivers of the crate `virtio-drivers`, over its own PCI
+//! transport and over this project's transports.
 //!
 //! They run as they are shipped, and in their best configuration: EVENT_IDX is hidden
 //! from them, which they handle badly, so that they can switch interrupts off and hear
-//! that a device that polls wants no doorbells. Both are better off here than over
-//! their own transports, which look a doorbell up each time that they ring it.
+//! that a device that polls wants no doorbells. Over this project's transports they are
+//! better off than over their own, which looks a doorbell up each time that it rings.
+
+mod own;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -13,21 +15,21 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use doorbell::compat::{Compat, DmaHal, Fault};
+use doorbell::compat::{Compat, Fault};
 use doorbell::dma::{DmaRegion, PAGE_SIZE};
 use doorbell::transport::Transport;
+use doorbell::transport::pci_modern::NotifyChoice;
 use doorbell::virtio::Features;
 use virtio_drivers::Error;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
 use virtio_drivers::device::net::VirtIONetRaw;
+use virtio_drivers::transport::pci::PciTransport;
 
+use self::own::{Carrier, Own, OwnHal};
 use super::disk::{self, Blocks};
 use super::{Arena, Engine, Load, Parts, Turn, frames, parts, pump};
-use crate::drive::{self, Listener, Mode};
+use crate::drive::{self, Listener, Mode, Way};
 use crate::platform::dma::KernelDma;
-
-type Hal = DmaHal<KernelDma>;
-type Wrapped<'t, 'f> = Compat<'f, &'t mut dyn Transport>;
 
 /// The constant size of the block driver's queue, and so the most requests in flight:
 /// with indirect descriptors.
@@ -38,19 +40,46 @@ const NET_SIZE: usize = 256;
 /// How a driver is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Configuration {
-    /// The best that is known.
+    /// The best that is known, over its own transport.
     Best,
-    /// As it is.
+    /// As it is, over its own transport.
     Shipped,
+    /// The best that is known, over ours.
+    BestOnOurs,
+    /// As it is, over ours.
+    ShippedOnOurs,
 }
 
 impl Configuration {
+    /// The configurations in which this device can be driven, and why those over
+    /// upstream's own transport are not among them, if they are not.
+    pub fn all(arena: &Arena<'_>) -> (&'static [Self], Option<String>) {
+        let own = match arena.way {
+            Way::Modern(NotifyChoice::Preferred | NotifyChoice::Memory) => open_own(arena),
+            _ => Err("upstream's own transport rings by a memory BAR only".to_string()),
+        };
+        match own {
+            Ok(_) => (&[Self::Best, Self::Shipped, Self::BestOnOurs], None),
+            Err(reason) => (&[Self::BestOnOurs, Self::ShippedOnOurs], Some(reason)),
+        }
+    }
+
     /// The driver's name in it.
     fn name(self) -> &'static str {
         match self {
             Self::Best => "upstream",
             Self::Shipped => "upstream-shipped",
+            Self::BestOnOurs => "upstream-on-ours",
+            Self::ShippedOnOurs => "shipped-on-ours",
         }
+    }
+
+    fn is_best(self) -> bool {
+        matches!(self, Self::Best | Self::BestOnOurs)
+    }
+
+    fn is_own(self) -> bool {
+        matches!(self, Self::Best | Self::Shipped)
     }
 }
 
@@ -68,24 +97,40 @@ impl<W> Upstream<'_, W> {
     /// Opens the device, which is polled, and lets `turn` use it.
     fn with<R>(
         &self,
-        turn: impl FnOnce(Wrapped<'_, '_>, &Fault, &AtomicU64, &Listener<'_>) -> Result<R, String>,
+        turn: impl FnOnce(Carrier<'_, '_>, &Fault, &AtomicU64, &Listener<'_>) -> Result<R, String>,
     ) -> Result<R, String> {
-        let arena = self.arena;
-        let mut opened = drive::open(arena.machine, &arena.unit, arena.way, Mode::Polling)?;
-        let (fault, doorbells) = (Fault::new(), AtomicU64::new(0));
-        let transport: &mut dyn Transport = &mut *opened.transport;
-        // SAFETY: upstream's drivers keep their rings until they have dropped the
-        // transport, and the engines below keep the buffers that they pass to them
-        // longer than the drivers.
-        let wrapped = unsafe { Compat::new(transport, &fault) };
-        let wrapped = wrapped.map_err(|error| error.to_string())?;
-        let wrapped = wrapped.counting(&doorbells);
-        let wrapped = match self.configuration {
-            Configuration::Best => wrapped.without(Features::EVENT_IDX),
-            Configuration::Shipped => wrapped,
+        let Arena { machine, unit, .. } = self.arena;
+        let masked = if self.configuration.is_best() {
+            Features::EVENT_IDX
+        } else {
+            Features::empty()
         };
-        turn(wrapped, &fault, &doorbells, &opened.listener)
+        let mut opened = drive::open(machine, unit, self.arena.way, Mode::Polling)?;
+        let (fault, doorbells) = (Fault::new(), AtomicU64::new(0));
+        let carrier = if self.configuration.is_own() {
+            Carrier::Own(Own {
+                transport: open_own(self.arena)?,
+                masked,
+                doorbells: &doorbells,
+            })
+        } else {
+            let transport: &mut dyn Transport = &mut *opened.transport;
+            // SAFETY: upstream's drivers keep their rings until they have dropped the
+            // transport, and the engines below keep the buffers that they pass to them
+            // longer than the drivers.
+            let wrapped = unsafe { Compat::new(transport, &fault) };
+            let wrapped = wrapped.map_err(|error| error.to_string())?;
+            Carrier::Ours(wrapped.counting(&doorbells).without(masked))
+        };
+        turn(carrier, &fault, &doorbells, &opened.listener)
     }
+}
+
+/// Opens the device by upstream's own transport.
+fn open_own(arena: &Arena<'_>) -> Result<PciTransport, String> {
+    let pci = arena.machine.pci.as_ref().ok_or("there is no PCI")?;
+    let address = arena.unit.address(arena.machine);
+    own::open(pci.config, address.ok_or("it is not on PCI")?)
 }
 
 /// Which of the things that upstream borrows are free, and which go with a token.
@@ -147,10 +192,10 @@ impl Upstream<'_, disk::Workload> {
         work: impl FnOnce(&mut Disk<'_, '_, '_>, &Listener<'_>) -> Result<R, String>,
     ) -> Result<R, String> {
         let depth = self.depth();
-        self.with(|wrapped, fault, rung, listener| {
-            let blk = fault.check(VirtIOBlk::<Hal, _>::new(wrapped));
+        self.with(|carrier, fault, rung, listener| {
+            let blk = fault.check(VirtIOBlk::<OwnHal, _>::new(carrier));
             let mut blk = blk.map_err(|error| error.to_string())?;
-            if self.configuration == Configuration::Best {
+            if self.configuration.is_best() {
                 blk.disable_interrupts();
             }
             let blocks = Blocks::new(&self.workload, blk.capacity())?;
@@ -185,7 +230,7 @@ struct Borrowed {
 
 /// Fields are dropped in this order: the device is reset before its buffers go.
 struct Disk<'t, 'f, 'd> {
-    blk: VirtIOBlk<Hal, Wrapped<'t, 'f>>,
+    blk: VirtIOBlk<OwnHal, Carrier<'t, 'f>>,
     blocks: Blocks,
     write: bool,
     borrowed: Vec<Borrowed>,
@@ -280,12 +325,12 @@ impl Upstream<'_, frames::Workload> {
         work: impl FnOnce(&mut Adapter<'_, '_, '_>, &Listener<'_>) -> Result<R, String>,
     ) -> Result<R, String> {
         let depth = self.depth();
-        self.with(|wrapped, fault, rung, listener| {
-            let net = VirtIONetRaw::<Hal, _, NET_SIZE>::new(wrapped);
+        self.with(|carrier, fault, rung, listener| {
+            let net = VirtIONetRaw::<OwnHal, _, NET_SIZE>::new(carrier);
             let net = fault.check(net).map_err(|error| error.to_string())?;
             // Its queues are in it.
             let mut net = Box::new(net);
-            if self.configuration == Configuration::Best {
+            if self.configuration.is_best() {
                 net.disable_interrupts();
             }
             let frame = |_| {
@@ -312,7 +357,7 @@ const MAX_HEADER: usize = 12;
 
 /// Fields are dropped in this order: the device is reset before its frames go.
 struct Adapter<'t, 'f, 'd> {
-    net: Box<VirtIONetRaw<Hal, Wrapped<'t, 'f>, NET_SIZE>>,
+    net: Box<VirtIONetRaw<OwnHal, Carrier<'t, 'f>, NET_SIZE>>,
     frames: Vec<Vec<u8>>,
     slots: Slots<NET_SIZE>,
     rung: &'d AtomicU64,
