@@ -2,6 +2,7 @@
 
 mod check;
 mod disk;
+mod experiment;
 mod folder;
 mod image;
 mod pattern;
@@ -43,6 +44,8 @@ enum Do {
     /// Build the unikernel, boot it, print what it finds, keep the results
     #[command(after_help = qemu::outcome::EXIT_STATUS_HELP)]
     Run(run::RunArgs),
+    /// Put the argument's claims to the test on this host; lists them without a name
+    Experiment(experiment::ExperimentArgs),
     /// Run all tests: on the host, in guests, and of this tool
     #[command(after_help = test::EXIT_STATUS_HELP)]
     Test(test::TestArgs),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let result = match &Cli::parse().command {
         Do::Setup(args) => setup::main(args).map(|()| ExitCode::SUCCESS),
         Do::Run(args) => run::main(args),
+        Do::Experiment(args) => experiment::main(args),
         Do::Test(args) => test::main(args),
         Do::Check(args) => check::main(args),
     };

@@ -65,7 +65,7 @@ pub(crate) fn is_ours(path: &Path) -> bool {
 }
 
 /// What must be said beside every figure of this world.
-fn note(accelerator: Accelerator, virtualization: bool) -> Option<&'static str> {
+pub(crate) fn note(accelerator: Accelerator, virtualization: bool) -> Option<&'static str> {
     match (accelerator, virtualization) {
         (Accelerator::Tcg, _) => Some("TCG: the translator's figures, not hardware's"),
         (Accelerator::Kvm, false) => {

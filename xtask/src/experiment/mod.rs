@@ -1,0 +1,224 @@
+//! `cargo xtask experiment`: the claims of the argument, put to the test on this host.
+//!
+//! A file in `experiments/` ([`schema`]) becomes cells ([`plan`], [`topology`]), which are
+//! booted in turns ([`sweep`]) and leave a result set ([`set`]). From that come the
+//! findings ([`analysis`], [`findings`], [`stats`]) and what is shown of them ([`report`]).
+
+mod analysis;
+pub(crate) mod findings;
+pub(crate) mod plan;
+mod probe;
+mod real;
+mod report;
+mod schema;
+pub(crate) mod set;
+pub(crate) mod stats;
+mod sweep;
+mod topology;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use self::plan::Plan;
+use self::probe::Probe;
+use self::schema::File;
+use self::set::Set;
+use self::sweep::{Bench, sweep};
+use crate::image::{self, Image, KERNEL};
+use crate::qemu::host;
+use crate::setup::{self, SetupArgs};
+use crate::usage::BadUsage;
+use crate::{folder, results, say};
+
+/// The experiments' files end so.
+const EXTENSION: &str = "toml";
+/// The exit status of an interrupted sweep.
+const INTERRUPTED: u8 = 130;
+
+/// The options of `experiment`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ExperimentArgs {
+    /// Names of experiments, `all`, or paths of your own files [default: list them]
+    #[arg(value_name = "EXPERIMENT")]
+    names: Vec<String>,
+    /// Where the results go: a new folder [default: a new one in target/doorbell]
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    out: Option<PathBuf>,
+    /// Go on with what was interrupted in this folder: finished runs are kept
+    #[arg(long, value_name = "DIR")]
+    resume: Option<PathBuf>,
+    /// Boot each cell so often, instead of as often as the file says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    boots: Option<u32>,
+    #[command(flatten)]
+    setup: SetupArgs,
+}
+
+/// The folder of the experiments.
+fn home() -> PathBuf {
+    image::workspace().join("experiments")
+}
+
+/// The names of the experiments, in order.
+fn known() -> Result<Vec<String>> {
+    let home = home();
+    let entries = std::fs::read_dir(&home)
+        .with_context(|| format!("cannot read the folder {}", home.display()))?;
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == EXTENSION)
+        })
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Reads an experiment by its name, or by its file's path.
+fn read(name: &str) -> Result<Plan> {
+    let path = match name.ends_with(&format!(".{EXTENSION}")) {
+        true => PathBuf::from(name),
+        false => home().join(format!("{name}.{EXTENSION}")),
+    };
+    if !path.is_file() {
+        let known = known()?.join(", ");
+        bail!(BadUsage(format!(
+            "there is no experiment `{name}`; there are: {known}, all. A file of your own is \
+             named by its path, which ends in .{EXTENSION}"
+        )));
+    }
+    let (file, text) = File::read(&path)?;
+    let name = path.file_stem().and_then(|stem| stem.to_str());
+    let name = name.with_context(|| format!("{}: the name must be UTF-8", path.display()))?;
+    Plan::new(name, file, text).with_context(|| path.display().to_string())
+}
+
+/// `cargo xtask experiment`.
+///
+/// # Errors
+/// When an experiment cannot be read or its runs cannot be done.
+pub(crate) fn main(args: &ExperimentArgs) -> Result<ExitCode> {
+    let names = match args.names.as_slice() {
+        [] if args.resume.is_none() => return list(),
+        names if names.is_empty() || names.iter().any(|name| name == "all") => known()?,
+        names => names.to_vec(),
+    };
+    let folder = match (&args.resume, &args.out) {
+        (Some(folder), _) => existing(folder)?,
+        (None, Some(out)) => std::path::absolute(out)?,
+        (None, None) => default_folder(),
+    };
+    let names = match (&args.resume, args.names.is_empty()) {
+        (Some(_), true) => begun(&folder, &names),
+        _ => names,
+    };
+    let plans: Vec<Plan> = names.iter().map(|name| read(name)).collect::<Result<_>>()?;
+    let (qemu, toolchain) = setup::everything(&args.setup)?;
+    let image = Image::build(KERNEL, &toolchain)?;
+    let folder = match args.resume {
+        Some(_) => folder,
+        None => folder::new(&folder)?,
+    };
+    say::note(format!("results go to {}", folder.display()));
+    let bench = Bench {
+        qemu: &qemu,
+        image: &image,
+        probe: Probe::new(&qemu),
+        boots: args.boots,
+        jobs: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let mut set = Set::new(host_of(&qemu, &image));
+    let mut complete = true;
+    for plan in &plans {
+        let swept = sweep(&bench, plan, &folder)?;
+        let mut experiment = swept.experiment;
+        experiment.findings = analysis::analyse(&experiment);
+        set.experiments.push(experiment);
+        if !swept.complete {
+            complete = false;
+            break;
+        }
+    }
+    set.complete = complete;
+    set.ended = results::timestamp(results::now());
+    set.write(&folder)?;
+    print!("{}", report::terminal::render(&set));
+    println!("{}", folder.join(set::RESULTS).display());
+    if complete {
+        return Ok(ExitCode::SUCCESS);
+    }
+    say::note(format!(
+        "interrupted; what is finished is kept. To go on: cargo xtask experiment --resume {}",
+        folder.display()
+    ));
+    Ok(ExitCode::from(INTERRUPTED))
+}
+
+/// A folder to go on in.
+fn existing(folder: &Path) -> Result<PathBuf> {
+    if !folder.is_dir() {
+        bail!(BadUsage(format!(
+            "--resume {}: there is no such folder",
+            folder.display()
+        )));
+    }
+    Ok(std::path::absolute(folder)?)
+}
+
+/// Those of the experiments that have a journal in the folder.
+fn begun(folder: &Path, names: &[String]) -> Vec<String> {
+    let begun = names.iter().filter(|name| folder.join(name).is_dir());
+    begun.cloned().collect()
+}
+
+fn default_folder() -> PathBuf {
+    let time = results::timestamp(results::now()).replace(':', "");
+    image::target_folder()
+        .join("doorbell")
+        .join(format!("{time}-experiment"))
+}
+
+/// What figures depend on.
+fn host_of(qemu: &Path, image: &Image) -> Value {
+    json!({
+        "qemu": host::version(qemu),
+        "host_cpu": host::cpu_model(),
+        "host_kernel": host::first_line(std::process::Command::new("uname").arg("-sr")),
+        "cpus": std::thread::available_parallelism().map_or(0, usize::from),
+        "hardware_virtualization": host::hardware_virtualization(),
+        "tool": env!("CARGO_PKG_VERSION"),
+        "image_sha256": image.sha256,
+        "built_by": image.built_by,
+    })
+}
+
+/// Lists the experiments.
+fn list() -> Result<ExitCode> {
+    for name in known()? {
+        let plan = read(&name)?;
+        println!("{name:14} {}", plan.file.title);
+        println!("{:14} {} cells; {}", "", plan.cells.len(), plan.file.takes);
+    }
+    println!("\ncargo xtask experiment NAME, or all; experiments/README.md says how to write one");
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_experiment_of_the_house_makes_sense() {
+        let names = known().unwrap();
+        assert!(!names.is_empty());
+        for name in names {
+            let plan = read(&name).unwrap_or_else(|error| panic!("{error:#}"));
+            assert!(!plan.cells.is_empty(), "{name}");
+        }
+    }
+}

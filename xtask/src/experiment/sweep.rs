@@ -1,0 +1,261 @@
+//! A sweep: each cell of an experiment is booted, and all of them again, until each had
+//! its boots, so that drift hits all alike. Where nothing is timed, as many run at once as
+//! there are CPUs.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::plan::{Cell, Labels, Plan};
+use super::probe::Probe;
+use super::real;
+use super::schema::Subject;
+use super::set::{Experiment, Journal, Run, Skipped};
+use crate::image::Image;
+use crate::qemu::host::open_kvm;
+use crate::qemu::input::Input;
+use crate::qemu::launch::{Echo, Launch, interrupted, launch};
+use crate::qemu::outcome::Outcome;
+use crate::qemu::{self, Accelerator, Files, host};
+use crate::record::Record;
+use crate::{results, say};
+
+/// No run of a guest takes longer.
+const LONGEST: Duration = Duration::from_secs(900);
+
+/// What all sweeps share.
+pub(crate) struct Bench<'a> {
+    pub(crate) qemu: &'a Path,
+    /// The unikernel.
+    pub(crate) image: &'a Image,
+    pub(crate) probe: Probe,
+    /// Boots of each cell, if not as many as the file says.
+    pub(crate) boots: Option<u32>,
+    /// Runs at once, where nothing is timed.
+    pub(crate) jobs: usize,
+}
+
+/// What a sweep came to.
+pub(crate) struct Swept {
+    pub(crate) experiment: Experiment,
+    /// Whether all runs were done.
+    pub(crate) complete: bool,
+}
+
+/// Sweeps an experiment, in the folder `name` below `set`. Runs that are done there
+/// already stay.
+///
+/// # Errors
+/// When a file cannot be read or written. What a guest does is no error.
+pub(crate) fn sweep(bench: &Bench<'_>, plan: &Plan, set: &Path) -> Result<Swept> {
+    let interrupted = interrupted()?;
+    let (journal, mut runs) = Journal::open(&set.join(&plan.name))?;
+    let mut experiment = Experiment::new(plan);
+    experiment.boots = bench.boots.unwrap_or(experiment.boots);
+    let mut cells = Vec::new();
+    for cell in &plan.cells {
+        match unfit(bench, plan, cell) {
+            None => cells.push(cell),
+            Some(reason) => experiment.skipped.push(Skipped {
+                cell: cell.labels.clone(),
+                reason,
+            }),
+        }
+    }
+    let known: BTreeSet<&Labels> = plan.cells.iter().map(|cell| &cell.labels).collect();
+    runs.retain(|run| known.contains(&run.cell) && run.boot < experiment.boots);
+    let done: BTreeSet<(Labels, u32)> = runs
+        .iter()
+        .map(|run| (run.cell.clone(), run.boot))
+        .collect();
+    let all = (0..experiment.boots).flat_map(|boot| cells.iter().map(move |cell| (*cell, boot)));
+    let to_do: VecDeque<(&Cell, u32)> = all
+        .filter(|(cell, boot)| !done.contains(&(cell.labels.clone(), *boot)))
+        .collect();
+    let total = to_do.len();
+    let meter = Meter::new(&plan.name, total);
+    if total < cells.len() * experiment.boots as usize {
+        meter.say(&format!(
+            "{}: {} runs are there already",
+            plan.name,
+            runs.len()
+        ));
+    }
+    let (queue, found) = (Mutex::new(to_do), Mutex::new(runs));
+    let failed = Mutex::new(None);
+    let stop = AtomicBool::new(false);
+    let work = || {
+        while !stop.load(Ordering::Relaxed) && !interrupted.load(Ordering::Relaxed) {
+            let next = queue
+                .lock()
+                .unwrap_or_else(|gone| gone.into_inner())
+                .pop_front();
+            let Some((cell, boot)) = next else { return };
+            let ran = run(bench, plan, cell, boot, set);
+            let ran = ran.and_then(|ran| {
+                let Some(ran) = ran else { return Ok(()) };
+                journal.add(&ran)?;
+                meter.done(&ran, &cell.name);
+                found
+                    .lock()
+                    .unwrap_or_else(|gone| gone.into_inner())
+                    .push(ran);
+                Ok(())
+            });
+            if let Err(error) = ran {
+                stop.store(true, Ordering::Relaxed);
+                *failed.lock().unwrap_or_else(|gone| gone.into_inner()) = Some(error);
+            }
+        }
+    };
+    let jobs = if plan.file.timed { 1 } else { bench.jobs };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(work);
+        }
+    });
+    meter.end();
+    if let Some(error) = failed.into_inner().unwrap_or_else(|gone| gone.into_inner()) {
+        return Err(error);
+    }
+    let mut runs = found.into_inner().unwrap_or_else(|gone| gone.into_inner());
+    let order = |labels: &Labels| plan.cells.iter().position(|cell| cell.labels == *labels);
+    runs.sort_by_key(|run| (order(&run.cell), run.boot));
+    let complete = runs.len() == cells.len() * experiment.boots as usize;
+    experiment.runs = runs;
+    Ok(Swept {
+        experiment,
+        complete,
+    })
+}
+
+/// Why a cell cannot run here, if it cannot.
+fn unfit(bench: &Bench<'_>, plan: &Plan, cell: &Cell) -> Option<String> {
+    if cell.options.accelerator == Accelerator::Kvm
+        && let Err(error) = open_kvm()
+    {
+        return Some(format!("/dev/kvm cannot be opened: {error}"));
+    }
+    let since = &plan.file.since;
+    let mut devices = cell.devices.iter().filter(|devices| devices.count > 0);
+    devices.find_map(|devices| bench.probe.lacks(&devices.qemu, since))
+}
+
+/// Runs one boot of a cell; `None` if it was interrupted.
+fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Result<Option<Run>> {
+    let folder = format!("{}/{}/{boot}", plan.name, cell.name);
+    let path = set.join(&folder);
+    std::fs::create_dir_all(&path)?;
+    let files = Files::new(path)?;
+    let silence = Duration::from_secs((*plan.file.timeout.get_ref()).cast_unsigned());
+    let note = results::note(cell.options.accelerator, host::hardware_virtualization());
+    let mut run = Run {
+        cell: cell.labels.clone(),
+        boot,
+        folder,
+        note: note.map(str::to_owned),
+        ..Run::default()
+    };
+    if plan.file.subject == Subject::RealGuest {
+        let seen = real::run(bench.qemu, cell, &files, silence)?;
+        let Some(seen) = seen else { return Ok(None) };
+        run.verdict = seen.verdict;
+        run.message = seen.message;
+        run.took_ms = seen.took.as_secs_f64() * 1e3;
+        run.records = seen.records;
+        return Ok(Some(run));
+    }
+    let command = qemu::command_line(
+        bench.qemu,
+        &bench.image.path,
+        &cell.options,
+        &files,
+        &cell.commands,
+        false,
+    )?;
+    let ended = launch(
+        &Launch {
+            command: &command,
+            files: &files,
+            silence: Some(silence),
+            total: Some(LONGEST),
+            input: Input::Nothing,
+            echo: Echo::Nobody,
+        },
+        &mut |_, _| None,
+    )?;
+    let outcome = Outcome::of(&ended);
+    if outcome == Outcome::Interrupted {
+        return Ok(None);
+    }
+    run.verdict = outcome.word().to_owned();
+    run.message = outcome.explain(&ended);
+    run.took_ms = ended.took.as_secs_f64() * 1e3;
+    run.records = ended.records.iter().map(Record::value).cloned().collect();
+    Ok(Some(run))
+}
+
+/// Shows how far a sweep is: a bar with the time left, or now and then a line.
+struct Meter {
+    name: String,
+    total: usize,
+    done: Mutex<usize>,
+    bar: Option<ProgressBar>,
+}
+
+impl Meter {
+    fn new(name: &str, total: usize) -> Self {
+        use std::io::IsTerminal;
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(total as u64).with_prefix(name.to_owned());
+            let style = ProgressStyle::with_template(
+                "doorbell: {prefix:12} {wide_bar} {pos}/{len}, {eta} left",
+            );
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.enable_steady_tick(Duration::from_millis(250));
+            bar
+        });
+        Self {
+            name: name.to_owned(),
+            total,
+            done: Mutex::new(0),
+            bar,
+        }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say::note(line)),
+            None => say::note(line),
+        }
+    }
+
+    fn done(&self, run: &Run, cell: &str) {
+        let mut done = self.done.lock().unwrap_or_else(|gone| gone.into_inner());
+        *done += 1;
+        match &self.bar {
+            Some(bar) => bar.inc(1),
+            // About ten lines a sweep.
+            None if *done % self.total.div_ceil(10) == 0 || *done == self.total => {
+                say::note(format!("{}: {done} of {} runs", self.name, self.total));
+            }
+            None => {}
+        }
+        if matches!(run.verdict.as_str(), "pass" | "fail") {
+            return;
+        }
+        let (name, verdict, boot) = (&self.name, &run.verdict, run.boot);
+        self.say(&format!("{name}: {cell}, boot {boot}: {verdict}"));
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
