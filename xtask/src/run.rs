@@ -245,6 +245,7 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
     let run = Launch {
         command: &command,
         files: &files,
+        firmware: None,
         silence,
         total: None,
         input,

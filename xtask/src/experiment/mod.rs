@@ -6,6 +6,7 @@
 
 mod analysis;
 pub(crate) mod findings;
+mod firmware;
 pub(crate) mod plan;
 mod probe;
 mod real;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::firmware;
 use super::plan::{Cell, Labels, Plan};
 use super::probe::Probe;
 use super::real;
@@ -21,7 +22,7 @@ use crate::qemu::host::open_kvm;
 use crate::qemu::input::Input;
 use crate::qemu::launch::{Echo, Launch, interrupted, launch};
 use crate::qemu::outcome::Outcome;
-use crate::qemu::{self, Accelerator, Files, host};
+use crate::qemu::{self, Accelerator, Files, Firmware, host};
 use crate::record::Record;
 use crate::{results, say};
 
@@ -170,10 +171,14 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
         run.records = seen.records;
         return Ok(Some(run));
     }
+    let mut options = cell.options.clone();
+    if options.firmware == Firmware::Seabios {
+        options.extra.extend(firmware::arguments(&files)?);
+    }
     let command = qemu::command_line(
         bench.qemu,
         &bench.image.path,
-        &cell.options,
+        &options,
         &files,
         &cell.commands,
         false,
@@ -182,6 +187,10 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
         &Launch {
             command: &command,
             files: &files,
+            firmware: options
+                .firmware
+                .eq(&Firmware::Seabios)
+                .then(|| firmware::log(&files)),
             silence: Some(silence),
             total: Some(LONGEST),
             input: Input::Nothing,
@@ -197,6 +206,9 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
     run.message = outcome.explain(&ended);
     run.took_ms = ended.took.as_secs_f64() * 1e3;
     run.records = ended.records.iter().map(Record::value).cloned().collect();
+    // No guest spoke: what did firmware say last?
+    run.records
+        .extend(firmware::last_words(&files).filter(|_| ended.records.is_empty()));
     Ok(Some(run))
 }
 

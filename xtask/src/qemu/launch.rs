@@ -31,6 +31,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const SHOWN: usize = 2000;
 /// What QEMU prints before it holds a guest that KVM can't run.
 const KVM_STUCK: &str = "KVM internal error";
+/// What SeaBIOS says when IO space has run out (its `pci_bios_init_root_regions_io`), in
+/// QEMU's debug console: it stops there.
+const FIRMWARE_GAVE_UP: &str = "PCI: out of I/O address space";
 
 /// Who sees the guest's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) total: Option<Duration>,
     pub(crate) input: Input,
     pub(crate) echo: Echo,
+    /// Firmware's log, if it is kept: it may say that it gives up.
+    pub(crate) firmware: Option<PathBuf>,
 }
 
 /// Why QEMU was ended before its guest ended it.
@@ -66,6 +71,8 @@ pub(crate) enum Cut {
     /// The guest did not end in so long.
     TooLong(Duration),
     Stuck,
+    /// Firmware stopped before any guest.
+    FirmwareGaveUp,
     Interrupted,
 }
 
@@ -244,6 +251,8 @@ impl Session<'_> {
                 Some(Cut::Interrupted)
             } else if let Some(cut) = self.overdue() {
                 Some(cut)
+            } else if self.firmware_gave_up() {
+                Some(Cut::FirmwareGaveUp)
             } else {
                 self.is_stuck().then_some(Cut::Stuck)
             };
@@ -331,6 +340,20 @@ impl Session<'_> {
         self.read_log().contains(KVM_STUCK)
     }
 
+    /// Whether firmware said that it cannot go on, which it then does not.
+    fn firmware_gave_up(&self) -> bool {
+        let Some(path) = self
+            .run
+            .firmware
+            .as_ref()
+            .filter(|_| self.ended.records.is_empty())
+        else {
+            return false;
+        };
+        let log = std::fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&log).contains(FIRMWARE_GAVE_UP)
+    }
+
     fn read_log(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -394,6 +417,7 @@ pub(crate) mod tests {
             total: Some(Duration::from_millis(4 * silence)),
             input: Input::Answers,
             echo: Echo::Nobody,
+            firmware: Some(dir.join("firmware.log")),
         };
         let ended = super::launch(&launch, observe).unwrap();
         std::fs::remove_dir_all(dir).unwrap();
@@ -444,6 +468,25 @@ pub(crate) mod tests {
         assert_eq!((ended.status, ended.cut), (Some(33), None));
         let ended = run("babbles", &talk(600), 1000, &mut |_, _| None);
         assert_eq!(ended.cut, Some(Cut::TooLong(Duration::from_secs(4))));
+    }
+
+    #[test]
+    fn firmware_that_gives_up_is_not_waited_for() {
+        let script = |said: &str, dir: &str| {
+            format!("echo '{said}' > \"{dir}\"/firmware.log; sleep 0.5; exit 33")
+        };
+        let name = "gives-up";
+        let dir = std::env::temp_dir().join(format!("doorbell-{}-{name}", std::process::id()));
+        let dir = dir.to_str().unwrap();
+        let ended = run(name, &script(FIRMWARE_GAVE_UP, dir), 5000, &mut |_, _| None);
+        assert_eq!(ended.cut, Some(Cut::FirmwareGaveUp));
+        let ended = run(
+            name,
+            &script("All threads complete.", dir),
+            5000,
+            &mut |_, _| None,
+        );
+        assert_eq!((ended.status, ended.cut), (Some(33), None));
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(crate) enum Outcome {
     TooLong(Duration),
     /// KVM could not go on, and QEMU holds the guest.
     Stuck,
+    /// Firmware stopped before any guest.
+    FirmwareGaveUp,
     Interrupted,
     Malformed(usize),
     /// The guest's `end` record, if any, is not what its exit code says.
@@ -65,6 +67,7 @@ impl Outcome {
             Some(Cut::Silent(limit)) => return Self::Silent(limit),
             Some(Cut::TooLong(limit)) => return Self::TooLong(limit),
             Some(Cut::Stuck) => return Self::Stuck,
+            Some(Cut::FirmwareGaveUp) => return Self::FirmwareGaveUp,
             Some(Cut::Interrupted) => return Self::Interrupted,
             None => {}
         }
@@ -111,7 +114,7 @@ impl Outcome {
             Self::Panic => 11,
             Self::Exception => 12,
             Self::NoVerdict | Self::UnknownStatus(_) => 13,
-            Self::Silent(_) | Self::TooLong(_) | Self::Stuck => 14,
+            Self::Silent(_) | Self::TooLong(_) | Self::Stuck | Self::FirmwareGaveUp => 14,
             Self::NotStarted => 15,
             Self::QemuError | Self::QemuSignal(_) => 16,
             Self::Malformed(_) | Self::Contradiction(_) => 17,
@@ -129,6 +132,7 @@ impl Outcome {
             Self::NoVerdict | Self::UnknownStatus(_) => "no-verdict",
             Self::Silent(_) | Self::TooLong(_) => "time-out",
             Self::Stuck => "stuck",
+            Self::FirmwareGaveUp => "firmware-gave-up",
             Self::NotStarted => "not-started",
             Self::QemuError | Self::QemuSignal(_) => "qemu-died",
             Self::Malformed(_) | Self::Contradiction(_) => "malformed",
@@ -176,6 +180,9 @@ impl Outcome {
                 during(ended),
                 ended.qemu_said()
             ),
+            Self::FirmwareGaveUp => {
+                "firmware gave up before any guest: firmware.log says why".to_owned()
+            }
             Self::Stuck => format!(
                 "the guest cannot go on{}: QEMU says:\n{}\nDoes `--accel tcg` work?",
                 during(ended),

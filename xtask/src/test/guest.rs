@@ -56,6 +56,7 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     let launch_it = Launch {
         command: &command,
         files: &files,
+        firmware: None,
         silence: Some(SILENCE),
         total: Some(TOTAL),
         input: Input::Answers,

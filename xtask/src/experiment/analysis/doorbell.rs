@@ -1,6 +1,420 @@
-use crate::experiment::findings::Findings;
-use crate::experiment::set::Experiment;
+//! `doorbell`: the ratio of an MMIO doorbell to a PIO one, and what each is made of.
+//!
+//! Both are of one device, timed in turns in one boot, so the ratio is taken boot by boot.
+//! What is compared is the fastest sample: of an idle doorbell under TCG, which has two
+//! prices (the README says why), it is the one that does not wake a thread.
 
-pub(super) fn analyse(_experiment: &Experiment) -> Findings {
-    Findings::default()
+use serde_json::Value;
+
+use crate::experiment::findings::{Answer, Column, Distribution, Findings, Plot, Table, Verdict};
+use crate::experiment::set::{Experiment, Run};
+use crate::experiment::stats::{self, Interval};
+
+/// An MMIO doorbell is more than so many times as dear, says the claim.
+const TIMES: f64 = 2.0;
+
+/// A doorbell's way: the interface, and how it rings.
+const WAYS: [(&str, &str); 5] = [
+    ("pci-legacy", "pio"),
+    ("pci-modern", "pio"),
+    ("pci-modern", "mmio"),
+    ("pci-modern", "pci-cfg"),
+    ("mmio", "mmio"),
+];
+
+/// What the parts are seen by: doorbells by one kind of access.
+struct Access {
+    name: &'static str,
+    notify: &'static str,
+    /// `pci-testdev`'s subtests: without an eventfd, and with one that takes any value.
+    plain: &'static str,
+    eventfd: &'static str,
+}
+
+const ACCESSES: [Access; 2] = [
+    Access {
+        name: "out to an IO port",
+        notify: "pio",
+        plain: "portio-no-eventfd",
+        eventfd: "portio-wildcard-eventfd",
+    },
+    Access {
+        name: "store to memory",
+        notify: "mmio",
+        plain: "mmio-no-eventfd",
+        eventfd: "mmio-wildcard-eventfd",
+    },
+];
+
+pub(super) fn analyse(experiment: &Experiment) -> Findings {
+    let mut findings = Findings::default();
+    for (accelerator, note) in accelerators(experiment) {
+        for eventfd in ["on", "off"] {
+            let runs = experiment.runs.iter().filter(|run| {
+                run.label("accelerator") == accelerator && run.label("ioeventfd") == eventfd
+            });
+            let runs: Vec<&Run> = runs.collect();
+            findings
+                .verdicts
+                .extend(verdict(&accelerator, eventfd, &note, &runs));
+        }
+        findings.plots.extend(plot(experiment, &accelerator, &note));
+        findings
+            .tables
+            .extend(parts(experiment, &accelerator, &note));
+    }
+    findings.tables.extend(figures(experiment));
+    findings.notes.push(
+        "The fastest sample of each boot is compared. `page-per-vq` only moves the address. \
+         An idle doorbell is rung with nothing available: what the device does then is to look \
+         at its empty ring."
+            .into(),
+    );
+    findings
+}
+
+/// The accelerators that ran, with what must be said of their figures.
+fn accelerators(experiment: &Experiment) -> Vec<(String, Option<String>)> {
+    let mut found: Vec<(String, Option<String>)> = Vec::new();
+    for run in &experiment.runs {
+        let name = run.label("accelerator");
+        if !found.iter().any(|(known, _)| known == name) {
+            found.push((name.to_owned(), run.note.clone()));
+        }
+    }
+    found
+}
+
+/// The field of an idle doorbell's figures by this way.
+fn idle(run: &Run, (transport, notify): (&str, &str), field: &str) -> Option<f64> {
+    let wanted = |summary: &&Value| {
+        summary["case"] == "doorbell-idle"
+            && summary["transport"] == transport
+            && summary["notify"] == notify
+    };
+    run.of_kind("summary").find(wanted)?[field].as_f64()
+}
+
+/// The field of a subtest's figures of `pci-testdev`.
+fn testdev(run: &Run, subtest: &str, field: &str) -> Option<f64> {
+    let mut found = run.of_kind("summary");
+    found.find(|summary| summary["subtest"] == subtest)?[field].as_f64()
+}
+
+/// The verdict on one accelerator, with eventfds or without.
+fn verdict(
+    accelerator: &str,
+    eventfd: &str,
+    note: &Option<String>,
+    runs: &[&Run],
+) -> Option<Verdict> {
+    let pairs = runs.iter().filter_map(|run| {
+        let of = |notify| idle(run, ("pci-modern", notify), "min");
+        Some((of("mmio")?, of("pio")?))
+    });
+    let (above, below): (Vec<f64>, Vec<f64>) = pairs.unzip();
+    let control = runs.iter().filter_map(|run| {
+        let [pio, mmio] = &ACCESSES;
+        let of = |access: &Access| {
+            let subtest = if eventfd == "on" {
+                access.eventfd
+            } else {
+                access.plain
+            };
+            testdev(run, subtest, "min")
+        };
+        Some(of(mmio)? / of(pio)?)
+    });
+    let control = stats::median(&control.collect::<Vec<_>>());
+    let ratio = stats::of_paired_ratio(&above, &below)?;
+    let seen = format!(
+        "Seen: {:.0} cycles by MMIO, {:.0} by PIO; pci-testdev, which is no virtio device, has {}.",
+        stats::median(&above)?,
+        stats::median(&below)?,
+        control.map_or("none of these".into(), |ratio| format!(
+            "the ratio {ratio:.2}"
+        )),
+    );
+    let (answer, because) = match note {
+        Some(note) => (
+            Answer::CannotBeToldHere,
+            format!("It is a claim about hardware, and these are figures of {note}. {seen}"),
+        ),
+        None => (decide(&ratio), seen),
+    };
+    let with = if eventfd == "on" { "with" } else { "without" };
+    Some(Verdict {
+        claim: format!(
+            "Under {accelerator}, {with} ioeventfd, an MMIO doorbell costs more than {TIMES} PIO \
+             doorbells."
+        ),
+        answer,
+        ratio: Some(ratio),
+        because,
+    })
+}
+
+fn decide(ratio: &Interval) -> Answer {
+    if ratio.low > TIMES {
+        Answer::Holds
+    } else if ratio.high <= TIMES {
+        Answer::DoesNotHold
+    } else {
+        Answer::CannotBeToldHere
+    }
+}
+
+/// What must be said beside a table or plot.
+fn said(note: &Option<String>, what: &str) -> String {
+    match note {
+        Some(note) => format!("{what} {note}."),
+        None => what.to_owned(),
+    }
+}
+
+/// Each way's distribution: idle doorbells of the machine without frills, beside the
+/// control's.
+fn plot(experiment: &Experiment, accelerator: &str, note: &Option<String>) -> Option<Plot> {
+    let mut rows = Vec::new();
+    for eventfd in ["on", "off"] {
+        for way in WAYS {
+            let group = format!("{}, {}", way.0, way.1);
+            let suffix = if eventfd == "on" {
+                "eventfd"
+            } else {
+                "no eventfd"
+            };
+            let name = match way.0 {
+                "mmio" => "virtio-mmio (microvm)".to_owned(),
+                _ => format!("{group}, {suffix}"),
+            };
+            let figures = |field: &str| -> Vec<f64> {
+                let runs = experiment.runs.iter().filter(|run| {
+                    run.label("accelerator") == accelerator
+                        && run.label("machine") != "pc"
+                        && run.label("ioeventfd") == eventfd
+                        && run.label("page-per-vq") == "off"
+                });
+                runs.filter_map(|run| idle(run, way, field)).collect()
+            };
+            rows.extend(distribution(name, group, figures));
+        }
+    }
+    for access in &ACCESSES {
+        for (subtest, what) in [(access.plain, "no eventfd"), (access.eventfd, "eventfd")] {
+            let figures = |field: &str| -> Vec<f64> {
+                let runs = experiment.runs.iter();
+                let runs = runs.filter(|run| run.label("accelerator") == accelerator);
+                runs.filter_map(|run| testdev(run, subtest, field))
+                    .collect()
+            };
+            let name = format!("pci-testdev {}, {what}", access.notify);
+            rows.extend(distribution(name, "pci-testdev (control)".into(), figures));
+        }
+    }
+    (!rows.is_empty()).then(|| Plot::Distributions {
+        title: format!("What a doorbell costs, by its way ({accelerator})"),
+        note: said(note, "Nothing is available when it is rung."),
+        axis: "cycles a doorbell".into(),
+        log: true,
+        rows,
+    })
+}
+
+fn distribution(
+    name: String,
+    group: String,
+    figures: impl Fn(&str) -> Vec<f64>,
+) -> Option<Distribution> {
+    let median = |field| stats::median(&figures(field));
+    Some(Distribution {
+        name,
+        group,
+        min: median("min")?,
+        p50: median("p50")?,
+        p90: median("p90")?,
+        p99: median("p99")?,
+        boots: figures("p50"),
+    })
+}
+
+/// What a doorbell is made of: differences of what stands beside each other in a boot.
+fn parts(experiment: &Experiment, accelerator: &str, note: &Option<String>) -> Option<Table> {
+    let mut rows = Vec::new();
+    for access in &ACCESSES {
+        let of = |eventfd: &str, value: &dyn Fn(&Run) -> Option<f64>| {
+            let runs = experiment.runs.iter().filter(|run| {
+                run.label("accelerator") == accelerator && run.label("ioeventfd") == eventfd
+            });
+            stats::median(&runs.filter_map(value).collect::<Vec<_>>())
+        };
+        let control = |subtest| {
+            let value = move |run: &Run| testdev(run, subtest, "min");
+            of("off", &value)
+        };
+        let ring = move |run: &Run| idle(run, ("pci-modern", access.notify), "min");
+        let (Some(plain), Some(eventfd)) = (control(access.plain), control(access.eventfd)) else {
+            continue;
+        };
+        let (Some(with), Some(without)) = (of("on", &ring), of("off", &ring)) else {
+            continue;
+        };
+        let figure = |value: f64| format!("{value:.0}");
+        rows.push(vec![
+            access.name.to_owned(),
+            figure(eventfd),
+            figure(plain),
+            figure(plain - eventfd),
+            figure(with),
+            figure(without),
+            figure(without - plain),
+        ]);
+    }
+    (!rows.is_empty()).then(|| Table {
+        title: format!("What a doorbell is made of ({accelerator})"),
+        note: said(
+            note,
+            "Cycles, fastest samples, medians over boots. An eventfd ends the exit in the kernel; \
+             without one the VMM's process takes it (under TCG nothing exits, and an eventfd is a \
+             write to a file more). What the device adds is the difference to pci-testdev, which \
+             counts and does nothing else.",
+        ),
+        columns: vec![
+            Column::words("access"),
+            Column::figures("exit and eventfd"),
+            Column::figures("exit and VMM"),
+            Column::figures("VMM's part"),
+            Column::figures("virtio, eventfd"),
+            Column::figures("virtio, no eventfd"),
+            Column::figures("device's part"),
+        ],
+        rows,
+    })
+}
+
+/// Every way on every machine.
+fn figures(experiment: &Experiment) -> Option<Table> {
+    let mut columns: Vec<Column> = experiment.axes.iter().map(Column::words).collect();
+    columns.extend(["interface", "notify"].map(Column::words));
+    columns.extend(["min", "p50", "p90", "p99"].map(Column::figures));
+    columns.push(Column::words("figures are"));
+    let mut rows = Vec::new();
+    for runs in super::tables::cells(experiment) {
+        for way in WAYS {
+            let median = |field: &str| {
+                let values = runs.iter().filter_map(|run| idle(run, way, field));
+                stats::median(&values.collect::<Vec<_>>())
+            };
+            let values = ["min", "p50", "p90", "p99"].map(median);
+            if values[0].is_none() {
+                continue;
+            }
+            let axes = experiment
+                .axes
+                .iter()
+                .map(|axis| runs[0].label(axis).to_owned());
+            let mut row: Vec<String> = axes.collect();
+            row.extend([way.0.to_owned(), way.1.to_owned()]);
+            row.extend(values.map(|of| of.map_or("-".into(), |of| format!("{of:.0}"))));
+            row.push(super::kind(&runs[0].note).to_owned());
+            rows.push(row);
+        }
+    }
+    (!rows.is_empty()).then(|| Table {
+        title: "Idle doorbells".into(),
+        note: "Cycles, net of the empty loop; medians over boots.".into(),
+        columns,
+        rows,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Runs in which MMIO costs `times` as much as PIO, more or less.
+    fn runs(times: f64, note: Option<&str>) -> Experiment {
+        let mut experiment = Experiment {
+            axes: vec!["accelerator".into(), "ioeventfd".into()],
+            ..Experiment::default()
+        };
+        for boot in 0..5 {
+            for eventfd in ["on", "off"] {
+                let pio = 1000.0 + 100.0 * f64::from(boot);
+                let ring = |notify, min| {
+                    json!({"kind": "summary", "case": "doorbell-idle", "transport": "pci-modern",
+                        "notify": notify, "min": min, "p50": min, "p90": min, "p99": min})
+                };
+                let control = |subtest, min: f64| {
+                    json!({"kind": "summary", "case": "testdev", "subtest": subtest,
+                        "min": min, "p50": min, "p90": min, "p99": min})
+                };
+                experiment.runs.push(Run {
+                    cell: [
+                        ("accelerator", "kvm"),
+                        ("ioeventfd", eventfd),
+                        ("page-per-vq", "off"),
+                    ]
+                    .map(|(axis, value)| (axis.to_owned(), value.to_owned()))
+                    .into(),
+                    boot,
+                    note: note.map(str::to_owned),
+                    records: vec![
+                        ring("pio", pio),
+                        ring("mmio", pio * (times + 0.01 * f64::from(boot % 2))),
+                        control("mmio-no-eventfd", 800.0),
+                        control("mmio-wildcard-eventfd", 300.0),
+                        control("portio-no-eventfd", 700.0),
+                        control("portio-wildcard-eventfd", 250.0),
+                    ],
+                    ..Run::default()
+                });
+            }
+        }
+        experiment
+    }
+
+    #[test]
+    fn hardware_decides_and_other_worlds_say_that_they_are_none() {
+        for (times, note, answer) in [
+            (2.5, None, Answer::Holds),
+            (1.5, None, Answer::DoesNotHold),
+            (1.995, None, Answer::CannotBeToldHere),
+            (2.5, Some("TCG"), Answer::CannotBeToldHere),
+        ] {
+            let findings = analyse(&runs(times, note));
+            assert_eq!(findings.verdicts.len(), 2);
+            for verdict in &findings.verdicts {
+                assert_eq!(verdict.answer, answer, "{times}: {verdict:?}");
+                let ratio = verdict.ratio.unwrap();
+                assert!((ratio.estimate - times).abs() < 0.02, "{ratio:?}");
+                assert_eq!(note.is_some(), verdict.because.contains("TCG"));
+            }
+            assert!(findings.verdicts[0].because.contains("ratio 1.20"));
+            assert!(findings.verdicts[1].because.contains("ratio 1.14"));
+        }
+    }
+
+    #[test]
+    fn the_parts_are_differences_and_every_figure_says_its_world() {
+        let findings = analyse(&runs(2.0, Some("TCG: no hardware")));
+        let row = &findings.tables[0].rows[1];
+        assert_eq!(row[..4], ["store to memory", "300", "800", "500"]);
+        assert_eq!(row[6], "1600");
+        assert!(findings.tables[0].note.contains("TCG: no hardware"));
+        let Plot::Distributions { rows, note, .. } = &findings.plots[0] else {
+            panic!("{findings:?}")
+        };
+        assert!(note.contains("TCG: no hardware"));
+        assert_eq!(rows.len(), 8);
+        assert_eq!(rows[0].boots.len(), 5);
+    }
+
+    #[test]
+    fn without_runs_nothing_is_said() {
+        let findings = analyse(&Experiment::default());
+        assert!(findings.verdicts.is_empty() && findings.plots.is_empty());
+    }
 }

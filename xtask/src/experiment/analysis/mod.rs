@@ -31,3 +31,12 @@ pub(crate) fn analyse(experiment: &Experiment) -> Findings {
     findings.tables.extend(tables::runs(experiment));
     findings
 }
+
+/// What figures are, in a word or two for a table's row.
+fn kind(note: &Option<String>) -> &'static str {
+    match note.as_deref() {
+        None => "hardware's",
+        Some(note) if note.starts_with("TCG") => "TCG's",
+        Some(_) => "emulated KVM's",
+    }
+}
