@@ -46,6 +46,9 @@ enum Do {
     Run(run::RunArgs),
     /// Put the argument's claims to the test on this host; lists them without a name
     Experiment(experiment::ExperimentArgs),
+    /// Compare two results of `experiment`: what changed, and whether it is noise
+    #[command(after_help = experiment::compare::EXIT_STATUS_HELP)]
+    Compare(experiment::compare::CompareArgs),
     /// Run all tests: on the host, in guests, and of this tool
     #[command(after_help = test::EXIT_STATUS_HELP)]
     Test(test::TestArgs),
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Do::Setup(args) => setup::main(args).map(|()| ExitCode::SUCCESS),
         Do::Run(args) => run::main(args),
         Do::Experiment(args) => experiment::main(args),
+        Do::Compare(args) => experiment::compare::main(args),
         Do::Test(args) => test::main(args),
         Do::Check(args) => check::main(args),
     };

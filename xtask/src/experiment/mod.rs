@@ -5,6 +5,7 @@
 //! findings ([`analysis`], [`findings`], [`stats`]) and what is shown of them ([`report`]).
 
 mod analysis;
+pub(crate) mod compare;
 pub(crate) mod findings;
 mod firmware;
 pub(crate) mod plan;

@@ -262,7 +262,8 @@ impl Meter {
             return;
         }
         let (name, verdict, boot) = (&self.name, &run.verdict, run.boot);
-        self.say(&format!("{name}: {cell}, boot {boot}: {verdict}"));
+        let why = run.message.as_deref().unwrap_or_default();
+        self.say(&format!("{name}: {cell}, boot {boot}: {verdict}: {why}"));
     }
 
     fn end(&self) {

@@ -40,7 +40,8 @@ fn line(verdict: &Verdict) -> String {
     format!("{answer}: {} {}{ratio}", verdict.claim, verdict.because)
 }
 
-fn table(table: &Table) -> String {
+/// A table, as text.
+pub(crate) fn table(table: &Table) -> String {
     let mut widths: Vec<usize> = table
         .columns
         .iter()

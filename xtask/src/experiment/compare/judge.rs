@@ -1,0 +1,233 @@
+//! Whether two sets' figures differ by more than noise.
+//!
+//! First what is common to all figures of an accelerator is taken out: a host has fast
+//! and slow hours. Then a difference is real if the interval of the ratio leaves 1 out, and
+//! the medians are further apart than boots of one set are, by a margin: figures are many,
+//! and a difference that happens once in a hundred happens in each comparison.
+
+use crate::experiment::stats::{self, Interval};
+
+use super::rows::Pair;
+
+/// A smaller change is not spoken of.
+const LEAST: f64 = 0.05;
+/// How many figures tell what is common to all.
+const FEWEST_FIGURES: usize = 8;
+/// Boots of one set must differ less than the sets by this factor: with few boots, whose
+/// range says less, by more.
+const MARGIN: f64 = 1.5;
+const MARGIN_OF_FEW: f64 = 4.0;
+/// From so many boots on there are not few.
+const ENOUGH: usize = 5;
+
+/// Everything, judged.
+#[derive(Debug)]
+pub(super) struct Judged<'a> {
+    /// By what all figures of an accelerator moved, where that is worth telling.
+    pub(super) together: Vec<(String, f64)>,
+    pub(super) rows: Vec<Row<'a>>,
+}
+
+impl Judged<'_> {
+    /// Rows with too few boots to tell.
+    pub(super) fn few(&self) -> usize {
+        self.rows.iter().filter(|row| row.ratio.is_none()).count()
+    }
+}
+
+/// One figure, judged.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    pub(super) pair: &'a Pair,
+    /// Medians.
+    pub(super) before: f64,
+    pub(super) after: f64,
+    /// After by before, as it is.
+    pub(super) ratio: Option<Interval>,
+    /// What the boots of one set differ by, as a fraction.
+    pub(super) noise: f64,
+    pub(super) real: bool,
+    /// Why not, if it is not.
+    pub(super) why: &'static str,
+}
+
+pub(super) fn judge(pairs: &[Pair]) -> Judged<'_> {
+    let mut accelerators: Vec<&str> = pairs.iter().map(|pair| &*pair.accelerator).collect();
+    accelerators.sort_unstable();
+    accelerators.dedup();
+    let mut judged = Judged {
+        together: Vec::new(),
+        rows: Vec::new(),
+    };
+    for accelerator in accelerators {
+        let own = pairs.iter().filter(|pair| pair.accelerator == accelerator);
+        let own: Vec<&Pair> = own.collect();
+        let factor = common(&own);
+        if (factor - 1.0).abs() >= LEAST {
+            judged.together.push((accelerator.to_owned(), factor));
+        }
+        judged
+            .rows
+            .extend(own.into_iter().filter_map(|pair| row(pair, factor)));
+    }
+    judged
+}
+
+/// By what factor the figures of an accelerator moved together.
+fn common(pairs: &[&Pair]) -> f64 {
+    if pairs.len() < FEWEST_FIGURES {
+        return 1.0;
+    }
+    let ratios = pairs
+        .iter()
+        .filter_map(|pair| Some(stats::median(&pair.after)? / stats::median(&pair.before)?));
+    let ratios: Vec<f64> = ratios.filter(|ratio| ratio.is_finite()).collect();
+    stats::median(&ratios).unwrap_or(1.0)
+}
+
+fn row(pair: &Pair, factor: f64) -> Option<Row<'_>> {
+    let (before, after) = (stats::median(&pair.before)?, stats::median(&pair.after)?);
+    let ratio = stats::of_ratio(&pair.after, &pair.before);
+    let noise = range(&pair.before).max(range(&pair.after));
+    let (real, why) = match ratio {
+        None => (false, "too few boots"),
+        Some(ratio) => {
+            let margin = if ratio.n >= ENOUGH {
+                MARGIN
+            } else {
+                MARGIN_OF_FEW
+            };
+            let outside = ratio.low / factor > 1.0 || ratio.high / factor < 1.0;
+            let change = (ratio.estimate / factor).ln().abs();
+            let large = change > (1.0 + LEAST).ln() && change > margin * noise;
+            (outside && large, "noise")
+        }
+    };
+    Some(Row {
+        pair,
+        before,
+        after,
+        ratio,
+        noise: noise.exp_m1(),
+        real,
+        why,
+    })
+}
+
+/// The logarithm of the ratio of the largest value to the least.
+fn range(values: &[f64]) -> f64 {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = values.iter().copied().fold(0.0, f64::max);
+    (most / least).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows;
+    use super::*;
+    use crate::experiment::set::Set;
+
+    /// Two runs of `doorbell` on one host with one build, one after the other: the fastest
+    /// samples of q35 under TCG.
+    const FIRST: &str = include_str!("testdata/first.json");
+    const REPEAT: &str = include_str!("testdata/repeat.json");
+
+    fn set(text: &str) -> Set {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn pairs(before: &Set, after: &Set) -> Vec<Pair> {
+        rows::pairs(&before.experiments[0], &after.experiments[0])
+    }
+
+    fn real(pairs: &[Pair]) -> Vec<String> {
+        let judged = judge(pairs);
+        let real = judged.rows.into_iter().filter(|row| row.real);
+        real.map(|row| row.pair.name.clone()).collect()
+    }
+
+    #[test]
+    fn a_repeat_on_the_same_host_shows_no_change() {
+        let pairs = pairs(&set(FIRST), &set(REPEAT));
+        assert!(pairs.len() > 20, "{}", pairs.len());
+        assert!(pairs.iter().all(|pair| pair.before.len() >= ENOUGH));
+        assert_eq!(real(&pairs), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_planted_change_of_a_fifth_is_found_and_nothing_else() {
+        let planted = |name: &str| name.contains("doorbell-idle") && name.contains("pio");
+        for factor in [1.2, 1.0 / 1.2] {
+            let mut pairs = pairs(&set(FIRST), &set(REPEAT));
+            let chosen: Vec<String> = pairs
+                .iter()
+                .map(|pair| pair.name.clone())
+                .filter(|name| planted(name))
+                .collect();
+            assert!(!chosen.is_empty());
+            for pair in pairs.iter_mut().filter(|pair| planted(&pair.name)) {
+                pair.after.iter_mut().for_each(|value| *value *= factor);
+            }
+            assert_eq!(real(&pairs), chosen, "{factor}");
+        }
+    }
+
+    #[test]
+    fn what_moves_all_is_told_once() {
+        let mut pairs = pairs(&set(FIRST), &set(REPEAT));
+        for pair in &mut pairs {
+            pair.after.iter_mut().for_each(|value| *value *= 1.7);
+        }
+        let judged = judge(&pairs);
+        assert_eq!(judged.together.len(), 1);
+        assert!(
+            (judged.together[0].1 - 1.7).abs() < 0.1,
+            "{:?}",
+            judged.together
+        );
+        assert_eq!(real(&pairs), Vec::<String>::new());
+    }
+
+    /// Noise as rough as any that was seen: in each boot a figure may be up to half as much
+    /// again. In all these comparisons of equals one false alarm in a thousand rows is too
+    /// many.
+    #[test]
+    fn equals_are_hardly_ever_called_different() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut alarms = 0;
+        for _ in 0..50 {
+            let mut draw = |boots: usize, noise: f64| -> Vec<f64> {
+                (0..boots)
+                    .map(|_| 1000.0 * (1.0 + noise * random.f64().powi(3)))
+                    .collect()
+            };
+            let pairs: Vec<Pair> = (0..40)
+                .map(|n| {
+                    let (boots, noise) = (3 + n % 5, [0.02, 0.1, 0.5][n % 3]);
+                    Pair {
+                        name: n.to_string(),
+                        accelerator: "tcg".into(),
+                        before: draw(boots, noise),
+                        after: draw(boots, noise),
+                    }
+                })
+                .collect();
+            alarms += real(&pairs).len();
+        }
+        assert!(alarms <= 2, "{alarms}");
+    }
+
+    #[test]
+    fn few_boots_tell_nothing() {
+        let pair = Pair {
+            name: "x".into(),
+            accelerator: "tcg".into(),
+            before: vec![1.0, 1.0],
+            after: vec![9.0, 9.0],
+        };
+        let pairs = [pair];
+        let judged = judge(&pairs);
+        assert_eq!(judged.few(), 1);
+        assert_eq!(judged.rows[0].why, "too few boots");
+    }
+}
