@@ -37,6 +37,8 @@ use crate::{folder, results, say};
 
 /// The experiments' files end so.
 const EXTENSION: &str = "toml";
+/// An experiment's file in the folder of its results.
+const PLAN: &str = "plan.toml";
 /// The exit status of an interrupted sweep.
 const INTERRUPTED: u8 = 130;
 
@@ -50,11 +52,14 @@ pub(crate) struct ExperimentArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     out: Option<PathBuf>,
     /// Go on with what was interrupted in this folder: finished runs are kept
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "names")]
     resume: Option<PathBuf>,
     /// Boot each cell so often, instead of as often as the file says
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     boots: Option<u32>,
+    /// Boot this image instead of building one
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
     #[command(flatten)]
     setup: SetupArgs,
 }
@@ -95,6 +100,11 @@ fn read(name: &str) -> Result<Plan> {
         )));
     }
     let (file, text) = File::read(&path)?;
+    plan(&path, file, text)
+}
+
+/// The plan of a file, whose name it gets from `path`.
+fn plan(path: &Path, file: File, text: String) -> Result<Plan> {
     let name = path.file_stem().and_then(|stem| stem.to_str());
     let name = name.with_context(|| format!("{}: the name must be UTF-8", path.display()))?;
     Plan::new(name, file, text).with_context(|| path.display().to_string())
@@ -105,27 +115,32 @@ fn read(name: &str) -> Result<Plan> {
 /// # Errors
 /// When an experiment cannot be read or its runs cannot be done.
 pub(crate) fn main(args: &ExperimentArgs) -> Result<ExitCode> {
-    let names = match args.names.as_slice() {
-        [] if args.resume.is_none() => return list(),
-        names if names.is_empty() || names.iter().any(|name| name == "all") => known()?,
-        names => names.to_vec(),
-    };
+    if args.names.is_empty() && args.resume.is_none() {
+        return list();
+    }
     let folder = match (&args.resume, &args.out) {
         (Some(folder), _) => existing(folder)?,
         (None, Some(out)) => std::path::absolute(out)?,
         (None, None) => default_folder(),
     };
-    let names = match (&args.resume, args.names.is_empty()) {
-        (Some(_), true) => begun(&folder, &names),
-        _ => names,
+    let plans = match args.resume {
+        Some(_) => begun(&folder)?,
+        None => named(&args.names)?,
     };
-    let plans: Vec<Plan> = names.iter().map(|name| read(name)).collect::<Result<_>>()?;
-    let (qemu, toolchain) = setup::everything(&args.setup)?;
-    let image = Image::build(KERNEL, &toolchain)?;
+    let (qemu, image) = match &args.kernel {
+        Some(path) => (setup::qemu(&args.setup)?, Image::at(path)?),
+        None => {
+            let (qemu, toolchain) = setup::everything(&args.setup)?;
+            (qemu, Image::build(KERNEL, &toolchain)?)
+        }
+    };
     let folder = match args.resume {
         Some(_) => folder,
         None => folder::new(&folder)?,
     };
+    for plan in &plans {
+        keep(plan, &folder)?;
+    }
     say::note(format!("results go to {}", folder.display()));
     let bench = Bench {
         qemu: &qemu,
@@ -172,10 +187,52 @@ fn existing(folder: &Path) -> Result<PathBuf> {
     Ok(std::path::absolute(folder)?)
 }
 
-/// Those of the experiments that have a journal in the folder.
-fn begun(folder: &Path, names: &[String]) -> Vec<String> {
-    let begun = names.iter().filter(|name| folder.join(name).is_dir());
-    begun.cloned().collect()
+/// The experiments that were asked for.
+fn named(names: &[String]) -> Result<Vec<Plan>> {
+    if names.iter().any(|name| name == "all") {
+        return known()?.iter().map(|name| read(name)).collect();
+    }
+    let plans: Vec<Plan> = names.iter().map(|name| read(name)).collect::<Result<_>>()?;
+    for (n, plan) in plans.iter().enumerate() {
+        if plans[..n].iter().any(|other| other.name == plan.name) {
+            let name = &plan.name;
+            bail!(BadUsage(format!(
+                "there are two experiments called `{name}`"
+            )));
+        }
+    }
+    Ok(plans)
+}
+
+/// Leaves an experiment's file with its results, from which it can go on.
+fn keep(plan: &Plan, folder: &Path) -> Result<()> {
+    let folder = folder.join(&plan.name);
+    let path = folder.join(PLAN);
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&path, &plan.text))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The experiments that were begun in a folder.
+fn begun(folder: &Path) -> Result<Vec<Plan>> {
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let mut folders: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join(PLAN).is_file())
+        .collect();
+    folders.sort();
+    if folders.is_empty() {
+        bail!(BadUsage(format!(
+            "--resume {}: nothing was begun there",
+            folder.display()
+        )));
+    }
+    let plans = folders.iter().map(|path| {
+        let (file, text) = File::read(&path.join(PLAN))?;
+        plan(path, file, text)
+    });
+    plans.collect()
 }
 
 fn default_folder() -> PathBuf {

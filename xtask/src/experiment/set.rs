@@ -97,10 +97,6 @@ impl Run {
             .iter()
             .filter(move |record| record["kind"] == kind)
     }
-
-    pub(crate) fn passed(&self) -> bool {
-        self.verdict == "pass"
-    }
 }
 
 impl Experiment {

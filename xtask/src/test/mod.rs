@@ -1,7 +1,7 @@
 //! `cargo xtask test`: one table of cases, each with its own folder of logs in
 //! `target/doorbell/test/`; `report.txt` there names each check that was skipped. [`host`] runs cargo's tests, [`guest`] boots the
 //! guest tests on all [`cells`] with [`witness`]es and [`peer`]s, [`tool`] tries this
-//! tool on bad worlds.
+//! tool on bad worlds, and [`sweep`] its experiments.
 
 mod cells;
 mod guest;
@@ -11,6 +11,7 @@ mod paths;
 mod peer;
 mod report;
 mod running;
+mod sweep;
 mod tool;
 mod upstream;
 mod witness;
@@ -72,6 +73,7 @@ enum Job {
     Guest(cells::Cell),
     Tool(tool::Case),
     Http(http::Case),
+    Sweep(sweep::Case),
 }
 
 impl Case {
@@ -81,7 +83,7 @@ impl Case {
             Job::Host => None,
             Job::Guest(_) => Some(TESTS),
             Job::Tool(case) => case.boots().then_some(KERNEL),
-            Job::Http(_) => Some(KERNEL),
+            Job::Http(_) | Job::Sweep(_) => Some(KERNEL),
         }
     }
 
@@ -91,7 +93,7 @@ impl Case {
         match &self.job {
             Job::Host => true,
             Job::Tool(case) => case.takes_kvm(),
-            Job::Guest(_) | Job::Http(_) => false,
+            Job::Guest(_) | Job::Http(_) | Job::Sweep(_) => false,
         }
     }
 }
@@ -114,10 +116,15 @@ fn table() -> Vec<Case> {
         name: format!("http/{}", case.name),
         job: Job::Http(case),
     });
+    let sweeps = sweep::CASES.map(|case| Case {
+        name: format!("experiment/{}", case.name),
+        job: Job::Sweep(case),
+    });
     host.into_iter()
         .chain(guests)
         .chain(servers)
         .chain(tools)
+        .chain(sweeps)
         .collect()
 }
 
@@ -273,6 +280,7 @@ impl World {
             Job::Guest(cell) => guest::run(cell, self, &folder),
             Job::Tool(case) => tool::run(case, self, &folder),
             Job::Http(case) => http::run(case, self, &folder),
+            Job::Sweep(case) => sweep::run(case, self, &folder),
         });
         let mut report = result.unwrap_or_else(|error| {
             let mut report = Report::default();
