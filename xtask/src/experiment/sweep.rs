@@ -253,7 +253,7 @@ impl Meter {
         match &self.bar {
             Some(bar) => bar.inc(1),
             // About ten lines a sweep.
-            None if *done % self.total.div_ceil(10) == 0 || *done == self.total => {
+            None if done.is_multiple_of(self.total.div_ceil(10)) || *done == self.total => {
                 say::note(format!("{}: {done} of {} runs", self.name, self.total));
             }
             None => {}

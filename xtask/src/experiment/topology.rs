@@ -131,7 +131,7 @@ impl Places {
                 ));
                 return Ok(format!(",bus={port}"));
             }
-            Placement::PciePciBridge | Placement::PciBridge if index % SLOTS == 0 => {
+            Placement::PciePciBridge | Placement::PciBridge if index.is_multiple_of(SLOTS) => {
                 self.bridges += 1;
                 let n = self.bridges;
                 let bridge = match placement {
