@@ -4,6 +4,7 @@ mod check;
 mod disk;
 mod experiment;
 mod folder;
+mod fuzz;
 mod image;
 mod pattern;
 mod qemu;
@@ -52,6 +53,8 @@ enum Do {
     /// Run all tests: on the host, in guests, and of this tool
     #[command(after_help = test::EXIT_STATUS_HELP)]
     Test(test::TestArgs),
+    /// Let a fuzzer make up what devices, firmware and users say
+    Fuzz(fuzz::FuzzArgs),
     /// Check formatting, clippy and the documentation, with warnings denied
     Check(setup::SetupArgs),
 }
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Do::Experiment(args) => experiment::main(args),
         Do::Compare(args) => experiment::compare::main(args),
         Do::Test(args) => test::main(args),
+        Do::Fuzz(args) => fuzz::main(args),
         Do::Check(args) => check::main(args),
     };
     result.unwrap_or_else(|error: anyhow::Error| {

@@ -165,6 +165,15 @@ pub fn run(machine: &Machine, line: &str) -> u32 {
     }
 }
 
+/// Reads the commands in a line, and runs none.
+///
+/// # Errors
+///
+/// What is wrong with the first that is wrong, in words.
+pub fn check(line: &str) -> Result<(), String> {
+    parse_all(line).map(drop)
+}
+
 fn run_jobs(machine: &Machine, jobs: Vec<(&str, Job)>) -> u32 {
     let one = |(text, job): (&str, Job)| {
         Record::Command { command: text }.emit();
