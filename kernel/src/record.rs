@@ -4,6 +4,10 @@
 //! A record has `"v":1` and a `"kind"`. Fields are added without a new version;
 //! one that changes its meaning or goes makes version 2.
 
+mod probe;
+
+pub use probe::{NotifyRecord, ProbeRecord, TriedRecord};
+
 use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -56,6 +60,8 @@ pub enum Record<'a> {
     Pci(PciRecord),
     /// A device that came up.
     Device(DeviceRecord),
+    /// What came of a device in the hands of one guest's policy.
+    Probe(ProbeRecord),
     /// A distribution of costs.
     Summary(SummaryRecord),
     /// A driver under load.

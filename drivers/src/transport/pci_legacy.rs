@@ -85,8 +85,8 @@ impl<S: IoSpace> PciLegacy<S> {
     ///
     /// # Safety
     ///
-    /// The function is the caller's, its BARs are as `function` says, decoding of
-    /// IO and bus mastering are on, and all stay so.
+    /// The function is the caller's, its BARs are as `function` says, bus mastering
+    /// is on, decoding of IO is on (or nothing answers at its ports), and all stay so.
     pub unsafe fn from_function<C: ConfigSpace + ?Sized>(
         function: &Function,
         config: &C,

@@ -15,6 +15,7 @@ mod lspci;
 mod net;
 mod netperf;
 mod pick;
+mod probe;
 mod shell;
 mod watch;
 
@@ -51,6 +52,7 @@ type Job = alloc::boxed::Box<dyn Fn(&Machine) -> u32>;
 pub(super) const COMMANDS: &[Command] = &[
     lspci::COMMAND,
     devices::COMMAND,
+    probe::COMMAND,
     doorbell::COMMAND,
     blk::COMMAND,
     netperf::COMMAND,

@@ -19,17 +19,19 @@ use doorbell::transport::pci_legacy::{self, PciLegacy};
 use doorbell::transport::pci_modern::{NotifyChoice, PciModern};
 use doorbell::transport::{Interface, NotifyPath, Transport};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Pci};
 use crate::platform::dma::KernelMmio;
 use crate::platform::virtio_mmio::Slot;
 use crate::record::Place;
 
 mod ballooning;
+pub mod decoding;
 mod disk;
 mod driven;
 mod entropy;
 mod listen;
 mod network;
+pub mod policy;
 mod reserve;
 mod serial;
 
@@ -78,10 +80,25 @@ impl Unit {
 
     /// Its PCI function, if it is on PCI.
     pub fn address(&self, machine: &Machine) -> Option<PciAddress> {
+        let (pci, index) = self.function(machine)?;
+        Some(pci.functions[index].address)
+    }
+
+    /// The number of its PCI function among [`Pci::functions`], if it is on PCI.
+    pub fn function<'m>(&self, machine: &'m Machine) -> Option<(&'m Pci, usize)> {
         match (&self.location, &machine.pci) {
-            (Location::Pci(index), Some(pci)) => Some(pci.functions[*index].address),
+            (Location::Pci(index), Some(pci)) => Some((pci, *index)),
             _ => None,
         }
+    }
+
+    /// Whether it is free to be opened.
+    ///
+    /// # Errors
+    ///
+    /// Who is on it, in words.
+    pub fn free(&self) -> Result<(), String> {
+        reserve::check(self)
     }
 
     /// Where it is, for people.
@@ -262,7 +279,8 @@ fn registers(machine: &Machine, unit: &Unit, way: Way) -> Result<Box<dyn Transpo
     match way {
         Way::Legacy => {
             // SAFETY: this kernel owns the function, whose resources `assign`
-            // worked out and whose decoding it switched on.
+            // worked out and whose decoding it switched on; where `decoding` has
+            // switched it off, nobody else has its ports.
             let legacy = unsafe { PciLegacy::from_function(function, pci.config, X86Ports) };
             Ok(Box::new(legacy.map_err(|error| error.to_string())?))
         }

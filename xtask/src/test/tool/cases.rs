@@ -19,7 +19,7 @@ const CASE: Case = Case {
 const FAKE: &[&str] = &["--kernel", "/dev/null", "--no-devices", "--out", "OUT"];
 
 /// All cases.
-pub(crate) const CASES: [Case; 41] = [
+pub(crate) const CASES: [Case; 43] = [
     Case {
         name: "main-job",
         says: &["Cycles an operation", "results.json"],
@@ -111,6 +111,37 @@ pub(crate) const CASES: [Case; 41] = [
                 reads: "exit\r\n",
             },
         ],
+        ..CASE
+    },
+    // The doorbells of a transitional device are in an IO BAR first, then in memory.
+    Case {
+        name: "guests-of-different-times",
+        arguments: &[
+            "--no-devices",
+            "--qemu-arg=-device",
+            "--qemu-arg=pcie-root-port,id=slot,chassis=1",
+            "--qemu-arg=-device",
+            "--qemu-arg=virtio-rng-pci,bus=slot,disable-legacy=off,modern-pio-notify=on",
+            "--qemu-arg=-device",
+            "--qemu-arg=virtio-rng-pci,disable-legacy=on",
+            "probe; probe policy=dual io=off",
+        ],
+        says: &[
+            "As a guest of the policy legacy-2013:\n",
+            "  works by pci-legacy, pio: ",
+            "  not by legacy: device ID 0x1044 is not in 0x1000-0x103f",
+            "  works by pci-modern, pio: ",
+            "As a guest of the policy dual, with IO decoding off:\n",
+            "  doorbells in BAR2, io: io-off\n  doorbells in BAR4, memory: usable\n  works by pci-modern, mmio: ",
+            "results.json",
+        ],
+        ..CASE
+    },
+    Case {
+        name: "unknown-policy",
+        arguments: &["probe policy=legacy"],
+        status: 10,
+        says: &["\"policy=legacy\": it wants legacy-2013, modern or dual"],
         ..CASE
     },
     Case {
