@@ -7,6 +7,7 @@ mod guests;
 mod io_disabled;
 mod io_space;
 mod policy;
+mod probes;
 mod real_guests;
 mod tables;
 

@@ -119,9 +119,9 @@ pub(crate) const CASES: [Case; 43] = [
         arguments: &[
             "--no-devices",
             "--qemu-arg=-device",
-            "--qemu-arg=pcie-root-port,id=slot,chassis=1",
+            "--qemu-arg=pcie-root-port,id=rp,chassis=1",
             "--qemu-arg=-device",
-            "--qemu-arg=virtio-rng-pci,bus=slot,disable-legacy=off,modern-pio-notify=on",
+            "--qemu-arg=virtio-rng-pci,bus=rp,disable-legacy=off,modern-pio-notify=on",
             "--qemu-arg=-device",
             "--qemu-arg=virtio-rng-pci,disable-legacy=on",
             "probe; probe policy=dual io=off",
