@@ -1,5 +1,6 @@
 //! Whether a device works with its IO BARs disabled: what is left of each model, and how a
-//! doorbell in an IO BAR falls back to one in memory.
+//! doorbell in an IO BAR falls back to one in memory. The axis `model` says which device it
+//! is.
 
 use super::probes::{self, Outcome, Probe, Rows};
 use crate::experiment::findings::{Answer, Column, Findings, Table, Verdict};
@@ -13,16 +14,10 @@ pub(super) fn analyse(experiment: &Experiment) -> Findings {
     let models = probes::names(&probes, |probe| &probe.model);
     let mut verdicts: Vec<Verdict> = models.iter().map(|own| of_model(own, &probes)).collect();
     verdicts.push(fall_back(&probes));
-    let mut notes = vec![
-        "PCI Express asks of an endpoint that it does not depend on IO resources; a legacy \
-         endpoint may (Base Specification, 1.3.2)."
-            .to_owned(),
-    ];
-    notes.extend(probes::silent(experiment));
     Findings {
         verdicts,
         tables: vec![matrix(experiment, &probes)],
-        notes,
+        notes: probes::silent(experiment).into_iter().collect(),
         ..Findings::default()
     }
 }
