@@ -158,13 +158,13 @@ fn way(
     let structures = Structures::read(pci.config, function).map_err(Obstacle::Capabilities)?;
     let io = io_reaches(pci.config, &pci.functions, index);
     let found = policy::doorbells(function, &structures, io)?;
-    doorbells.extend(found.iter().map(|(notify, usable)| NotifyRecord {
-        bar: notify.at.bar,
-        space: if notify.io { "io" } else { "memory" },
-        usable: usable.is_ok(),
-        reason: usable.as_ref().err().map(Obstacle::code),
+    doorbells.extend(found.iter().map(|offered| NotifyRecord {
+        bar: offered.notify.at.bar,
+        space: if offered.notify.io { "io" } else { "memory" },
+        usable: offered.usable.is_ok(),
+        reason: offered.usable.as_ref().err().map(Obstacle::code),
     }));
-    let first = found.iter().position(|(_, usable)| usable.is_ok());
+    let first = found.iter().position(|offered| offered.usable.is_ok());
     let first = first.ok_or(Obstacle::NoDoorbell)?;
     Ok(Way::Modern(NotifyChoice::Nth(first)))
 }

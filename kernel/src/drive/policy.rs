@@ -144,6 +144,15 @@ pub fn offers(function: &Function, structures: Option<&Structures>) -> Vec<Face>
     has.map(|(face, _)| face).collect()
 }
 
+/// A notification structure that a device offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// Where it lies.
+    pub notify: NotifyStructure,
+    /// Whether it can be used; if not, why.
+    pub usable: Result<(), Obstacle>,
+}
+
 /// Whether a modern driver takes a function's structures: the notification structures in
 /// the device's order, each with what makes it useless, if anything does. `io` is whether
 /// IO accesses reach the function.
@@ -155,7 +164,7 @@ pub fn doorbells(
     function: &Function,
     structures: &Structures,
     io: bool,
-) -> Result<Vec<(NotifyStructure, Result<(), Obstacle>)>, Obstacle> {
+) -> Result<Vec<Offered>, Obstacle> {
     let common = structures.common.ok_or(Obstacle::NoCapabilities)?;
     let missing = |kind| Obstacle::Pci(PciError::NoStructure { kind });
     let isr = structures.isr.ok_or(missing("ISR status"))?;
@@ -169,10 +178,11 @@ pub fn doorbells(
     for structure in needed.into_iter().flatten() {
         reaches(structure.bar, false)?;
     }
-    let notify = structures.notify();
-    Ok(notify
-        .map(|notify| (notify, reaches(notify.at.bar, notify.io)))
-        .collect())
+    let offered = structures.notify().map(|notify| Offered {
+        notify,
+        usable: reaches(notify.at.bar, notify.io),
+    });
+    Ok(offered.collect())
 }
 
 /// What stops a guest.

@@ -100,9 +100,10 @@ fn a_dual_guest_needs_the_address_of_bar0_alone() {
 fn the_first_usable_doorbell_is_the_one() {
     let usable = |function: &Function, structures: &Structures, io| {
         let doorbells = doorbells(function, structures, io).unwrap();
-        let codes = doorbells
-            .into_iter()
-            .map(|(notify, usable)| (notify.at.bar, usable.err().map(|obstacle| obstacle.code())));
+        let codes = doorbells.into_iter().map(|offered| {
+            let reason = offered.usable.err().map(|obstacle| obstacle.code());
+            (offered.notify.at.bar, reason)
+        });
         codes.collect::<Vec<_>>()
     };
     let (function, structures) = found(modern(transitional()));
