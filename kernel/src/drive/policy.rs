@@ -2,7 +2,8 @@
 //!
 //! - In 2013 Linux's `virtio_pci` took device IDs 0x1000 to 0x103F and revision 0 (its
 //!   ABI version). `pci_enable_device` refused a device of which any BAR, used or not,
-//!   had no address. The registers were promised in an IO BAR 0 alone.
+//!   had no address. The registers are in BAR 0, "in the first I/O region" (4.1.4.10);
+//!   Linux itself would have mapped one in memory as well, which no device had.
 //! - A modern driver goes by the capabilities (virtio 1.2, 4.1.4), for both ranges of IDs
 //!   and any revision (4.1.2.2). Of several notification structures it takes the first
 //!   that it can use.
