@@ -47,6 +47,8 @@ enum Do {
     Run(run::RunArgs),
     /// Put the argument's claims to the test on this host; lists them without a name
     Experiment(experiment::ExperimentArgs),
+    /// Make report.html of an experiment's results anew; results.json stays as it is
+    Report(experiment::ReportArgs),
     /// Compare two results of `experiment`: what changed, and whether it is noise
     #[command(after_help = experiment::compare::EXIT_STATUS_HELP)]
     Compare(experiment::compare::CompareArgs),
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Do::Setup(args) => setup::main(args).map(|()| ExitCode::SUCCESS),
         Do::Run(args) => run::main(args),
         Do::Experiment(args) => experiment::main(args),
+        Do::Report(args) => experiment::report_again(args).map(|()| ExitCode::SUCCESS),
         Do::Compare(args) => experiment::compare::main(args),
         Do::Test(args) => test::main(args),
         Do::Fuzz(args) => fuzz::main(args),

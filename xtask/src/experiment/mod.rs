@@ -11,7 +11,7 @@ mod firmware;
 pub(crate) mod plan;
 mod probe;
 mod real;
-mod report;
+pub(crate) mod report;
 mod schema;
 pub(crate) mod set;
 pub(crate) mod stats;
@@ -62,6 +62,14 @@ pub(crate) struct ExperimentArgs {
     kernel: Option<PathBuf>,
     #[command(flatten)]
     setup: SetupArgs,
+}
+
+/// The options of `report`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// The folder that `experiment` left, or its results.json
+    #[arg(value_name = "DIR")]
+    set: PathBuf,
 }
 
 /// The folder of the experiments.
@@ -164,8 +172,12 @@ pub(crate) fn main(args: &ExperimentArgs) -> Result<ExitCode> {
     set.complete = complete;
     set.ended = results::timestamp(results::now());
     set.write(&folder)?;
-    print!("{}", report::terminal::render(&set));
+    print!(
+        "{}",
+        report::terminal::render(&set, report::terminal::width())
+    );
     println!("{}", folder.join(set::RESULTS).display());
+    println!("{}", report::page::write(&set, &folder)?.display());
     if complete {
         return Ok(ExitCode::SUCCESS);
     }
@@ -174,6 +186,27 @@ pub(crate) fn main(args: &ExperimentArgs) -> Result<ExitCode> {
         folder.display()
     ));
     Ok(ExitCode::from(INTERRUPTED))
+}
+
+/// `cargo xtask report`: the conclusions are drawn anew as well.
+///
+/// # Errors
+/// When the set cannot be read, or the page cannot be written.
+pub(crate) fn report_again(args: &ReportArgs) -> Result<()> {
+    let mut set = Set::read(&args.set)?;
+    let folder = match args.set.is_dir() {
+        true => &args.set,
+        false => args.set.parent().unwrap_or(Path::new("")),
+    };
+    for experiment in &mut set.experiments {
+        experiment.findings = analysis::analyse(experiment);
+    }
+    print!(
+        "{}",
+        report::terminal::render(&set, report::terminal::width())
+    );
+    println!("{}", report::page::write(&set, folder)?.display());
+    Ok(())
 }
 
 /// A folder to go on in.

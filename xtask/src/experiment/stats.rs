@@ -7,11 +7,11 @@
 use serde::{Deserialize, Serialize};
 
 /// How often values are drawn.
-const DRAWS: usize = 4000;
+pub(crate) const DRAWS: usize = 4000;
 /// The confidence level.
-const LEVEL: f64 = 0.95;
+pub(crate) const LEVEL: f64 = 0.95;
 /// Fewer values than these have no interval.
-const FEWEST: usize = 3;
+pub(crate) const FEWEST: usize = 3;
 /// Draws are the same for the same values: a report can be made again.
 const SEED: u64 = 2013;
 

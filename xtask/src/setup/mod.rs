@@ -127,19 +127,39 @@ fn may_install(args: &SetupArgs, qemu: bool, target: bool) -> Result<()> {
 /// # Errors
 /// When it isn't there and doesn't get there.
 pub(crate) fn curl(args: &SetupArgs) -> Result<PathBuf> {
-    const CURL: &str = "curl";
-    if let Some(curl) = find_program(CURL) {
-        return Ok(curl);
-    }
     let why = "the tests of the guest's HTTP server fetch its pages with curl, and it is not on \
                the PATH";
+    program("curl", why, args)
+}
+
+/// Finds Chromium, which the test of the report page looks at it with, installing it if
+/// need be.
+///
+/// # Errors
+/// When it isn't there and doesn't get there.
+pub(crate) fn chromium(args: &SetupArgs) -> Result<PathBuf> {
+    // It has other names on other systems.
+    const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+    if let Some(found) = NAMES.into_iter().find_map(find_program) {
+        return Ok(found);
+    }
+    let why = "the test of the report page looks at it with Chromium, and it is not on the PATH";
+    program(NAMES[0], why, args)
+}
+
+/// Finds a program that only tests need, installing Debian's package of its name if need
+/// be.
+fn program(name: &str, why: &str, args: &SetupArgs) -> Result<PathBuf> {
+    if let Some(program) = find_program(name) {
+        return Ok(program);
+    }
     if args.no_install || System::here() != System::Debian {
         bail!("{why}; install it with your system's package manager");
     }
-    Apt::new()?.install(&[CURL.to_owned()], why)?;
-    match find_program(CURL) {
-        Some(curl) => Ok(curl),
-        None => bail!("the package {CURL} is installed, but {CURL} is not on the PATH"),
+    Apt::new()?.install(&[name.to_owned()], why)?;
+    match find_program(name) {
+        Some(program) => Ok(program),
+        None => bail!("the package {name} is installed, but {name} is not on the PATH"),
     }
 }
 

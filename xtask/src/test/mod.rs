@@ -1,8 +1,9 @@
 //! `cargo xtask test`: one table of cases, each with its own folder of logs in
 //! `target/doorbell/test/`; `report.txt` there names each check that was skipped. [`host`] runs cargo's tests, [`guest`] boots the
 //! guest tests on all [`cells`] with [`witness`]es and [`peer`]s, [`tool`] tries this
-//! tool on bad worlds, and [`sweep`] its experiments.
+//! tool on bad worlds, [`sweep`] its experiments, and [`browser`] looks at their page.
 
+mod browser;
 mod cells;
 mod guest;
 mod host;
@@ -74,13 +75,14 @@ enum Job {
     Tool(tool::Case),
     Http(http::Case),
     Sweep(sweep::Case),
+    Browser,
 }
 
 impl Case {
     /// The image that it boots.
     fn boots(&self) -> Option<Package> {
         match &self.job {
-            Job::Host => None,
+            Job::Host | Job::Browser => None,
             Job::Guest(_) => Some(TESTS),
             Job::Tool(case) => case.boots().then_some(KERNEL),
             Job::Http(_) | Job::Sweep(_) => Some(KERNEL),
@@ -93,7 +95,7 @@ impl Case {
         match &self.job {
             Job::Host => true,
             Job::Tool(case) => case.takes_kvm(),
-            Job::Guest(_) | Job::Http(_) | Job::Sweep(_) => false,
+            Job::Guest(_) | Job::Http(_) | Job::Sweep(_) | Job::Browser => false,
         }
     }
 }
@@ -120,11 +122,16 @@ fn table() -> Vec<Case> {
         name: format!("experiment/{}", case.name),
         job: Job::Sweep(case),
     });
+    let browser = [Case {
+        name: format!("browser/{}", browser::NAME),
+        job: Job::Browser,
+    }];
     host.into_iter()
         .chain(guests)
         .chain(servers)
         .chain(tools)
         .chain(sweeps)
+        .chain(browser)
         .collect()
 }
 
@@ -137,6 +144,8 @@ struct World {
     tests: Result<Image, String>,
     /// What fetches the pages that a guest serves.
     curl: Result<PathBuf, String>,
+    /// What the report page is looked at with.
+    chromium: Result<PathBuf, String>,
     folder: PathBuf,
 }
 
@@ -263,10 +272,17 @@ impl World {
         } else {
             Err("no case needs curl".to_owned())
         };
+        let looked_at = cases.iter().any(|case| matches!(case.job, Job::Browser));
+        let chromium = if looked_at {
+            setup::chromium(&args.setup).map_err(|error| format!("{error:#}"))
+        } else {
+            Err("no case needs Chromium".to_owned())
+        };
         Ok(Self {
             tool,
             qemu,
             curl,
+            chromium,
             kernel: build(KERNEL, toolchain.as_ref()),
             tests: build(TESTS, toolchain.as_ref()),
             folder: image::target_folder().join("doorbell").join("test"),
@@ -281,6 +297,7 @@ impl World {
             Job::Tool(case) => tool::run(case, self, &folder),
             Job::Http(case) => http::run(case, self, &folder),
             Job::Sweep(case) => sweep::run(case, self, &folder),
+            Job::Browser => browser::run(self, &folder),
         });
         let mut report = result.unwrap_or_else(|error| {
             let mut report = Report::default();

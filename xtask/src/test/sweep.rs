@@ -182,7 +182,8 @@ fn own_file(stage: &Stage<'_>, report: &mut Report) -> Result<()> {
         .as_array()
         .map_or(0, Vec::len);
     report.check("runs", wanted("runs", runs, 6));
-    let mut files = vec!["results.json".to_owned(), "bus/runs.jsonl".to_owned()];
+    let files = ["results.json", "report.html", "bus/runs.jsonl"];
+    let mut files: Vec<String> = files.map(str::to_owned).into();
     for log in ["qemu.cmd", "serial.log", "qemu.log"] {
         files.push(format!("bus/q35_non-transitional/2/{log}"));
     }
@@ -192,6 +193,17 @@ fn own_file(stage: &Stage<'_>, report: &mut Report) -> Result<()> {
         report.check(&file, there.ok_or_else(|| "it is missing".into()));
     }
     let (first, second) = (stage.path("first"), stage.path("second"));
+    let page = first.join("report.html");
+    let before = std::fs::read_to_string(&page)?;
+    std::fs::remove_file(&page)?;
+    let said = stage.call("report", "", &["report", text(&first)?])?;
+    report.check("report", said.is(0, &["== bus", "report.html"]));
+    let same = std::fs::read_to_string(&page)? == before;
+    let same = same.then_some(());
+    report.check(
+        "page",
+        same.ok_or_else(|| "it is another than before".into()),
+    );
     let said = stage.call("same", "", &["compare", text(&first)?, text(&second)?])?;
     report.check("compare", said.is(0, &["== bus"]));
     // A guest that fails now is a change.
@@ -253,6 +265,9 @@ fn interrupted(stage: &Stage<'_>, report: &mut Report) -> Result<()> {
             false => Err("the results do not say that they are not complete".into()),
         },
     );
+    let page = std::fs::read_to_string(folder.join("report.html"))?;
+    let says = page.contains("The sweep was interrupted").then_some(());
+    report.check("page", says.ok_or_else(|| "it does not say so".into()));
     let arguments = ["experiment", "--resume", text(&folder)?];
     let said = stage.call("resumed", "", &arguments)?;
     report.check(

@@ -125,7 +125,7 @@ fn one(old: &Experiment, new: &Experiment, all: bool) -> bool {
         judged.few()
     );
     if let Some(table) = table(&judged, all) {
-        println!("\n{}", terminal::table(&table));
+        println!("\n{}", terminal::table(&table, terminal::width()));
     }
     changed
 }
