@@ -1,7 +1,7 @@
 //! `cargo xtask experiment`: the claims of the argument, put to the test on this host.
 //!
-//! A file in `experiments/` ([`schema`]) becomes cells ([`plan`], [`topology`]), which are
-//! booted in turns ([`sweep`]) and leave a result set ([`set`]). From that come the
+//! A file in `experiments/` ([`schema`]) becomes cells ([`mod@plan`], [`topology`]), which are
+//! booted in turns ([`mod@sweep`]) and leave a result set ([`set`]). From that come the
 //! findings ([`analysis`], [`findings`], [`stats`]) and what is shown of them ([`report`]).
 
 mod analysis;

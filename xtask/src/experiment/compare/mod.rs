@@ -1,5 +1,5 @@
 //! `cargo xtask compare A B`: what changed between two result sets, and whether it is
-//! noise. [`rows`] finds the figures that both have, [`judge`] says which differ.
+//! noise. [`rows`] finds the figures that both have, [`mod@judge`] says which differ.
 
 mod judge;
 mod rows;
