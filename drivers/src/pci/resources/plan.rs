@@ -109,12 +109,28 @@ fn keep(functions: &mut [Function], container: Option<usize>, apertures: &Apertu
             let on = functions[child].command.contains(decoding(space));
             let elsewhere = container.is_none()
                 && (on || functions[child].known)
-                && !all_of(apertures, space).any(|aperture| aperture.overlaps(range));
+                && !all_of(apertures, space).any(|aperture| aperture.overlaps(range))
+                && !before(functions, child, slot, space, range);
             if !free && !elsewhere {
                 functions[child].displace(slot);
             }
         }
     }
+}
+
+/// Whether what comes before this slot on a root bus has some of the range. Only what is
+/// outside of the apertures has to be asked: the lists of what is free know the rest.
+fn before(
+    functions: &[Function],
+    child: usize,
+    slot: Slot,
+    space: Space,
+    range: AddressRange,
+) -> bool {
+    slots(functions, None)
+        .take_while(|at| *at != (child, slot))
+        .filter_map(|(child, slot)| functions[child].occupied(slot))
+        .any(|(of, taken)| of == space && range.overlaps(taken))
 }
 
 fn all_of<'r>(apertures: &Apertures<'r>, space: Space) -> impl Iterator<Item = &'r AddressRange> {

@@ -162,3 +162,31 @@ fn half_assigned_and_overlapping_ones_are_completed() {
     assert_eq!(bar(&at(&functions, 0, 3, 0), 1).address, Some(0xc000_1000));
     assert_eq!(pci.audit().len(), 5);
 }
+
+/// Found by the fuzzer: what firmware switched on outside of the apertures stays, but no
+/// two of them may have the same addresses.
+#[test]
+fn windows_outside_of_the_apertures_do_not_overlap_either() {
+    let bridge = |bus, last| {
+        FakeFunction::bridge()
+            .buses(0, bus, bus)
+            .io_window(0x3000, last)
+            .command(1)
+    };
+    let child = endpoint().io_bar(0, 32).at(0, 0x3000).command(1);
+    let pci = FakePci::new().with(1, 0, bridge(1, 0x5fff)).with(
+        2,
+        0,
+        bridge(2, 0x4fff).child(0, 0, child),
+    );
+    let io = [AddressRange {
+        first: 0x1000,
+        last: 0x1fff,
+    }];
+    let apertures = Apertures { io: &io, ..ALL };
+    let (_, functions) = run(&pci, &apertures);
+    let window = |at: &Function| at.bridge().unwrap().window(WindowKind::Io).range;
+    let first = window(&self::at(&functions, 0, 1, 0));
+    assert_eq!(first.map(|range| range.first), Some(0x3000));
+    assert_eq!(bar(&self::at(&functions, 2, 0, 0), 0).address, Some(0x1000));
+}
