@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::image;
 use crate::say::{self, Progress};
-use crate::setup::toolchain;
+use crate::setup::{self, SetupArgs, toolchain};
 use crate::usage::BadUsage;
 
 /// The targets: one program each.
@@ -32,7 +32,7 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
-    -Clink-dead-code -Ccodegen-units=1";
+    -Clink-dead-code";
 /// An input that takes longer is a finding: something waits without end.
 const INPUT_SECONDS: u32 = 10;
 /// So is one that takes more memory, in MiB.
@@ -55,6 +55,8 @@ pub(crate) struct FuzzArgs {
     /// Put what reaches new places into the corpus that is kept, tests/fuzz/corpus
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    setup: SetupArgs,
 }
 
 /// What a target did.
@@ -214,6 +216,7 @@ pub(crate) fn main(args: &FuzzArgs) -> Result<ExitCode> {
             "there is no fuzz target `{name}`; there are: {known}"
         )));
     }
+    setup::cxx(&args.setup)?;
     let programs = {
         let _progress = Progress::start("building the fuzz targets");
         build()?

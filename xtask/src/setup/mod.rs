@@ -147,6 +147,18 @@ pub(crate) fn chromium(args: &SetupArgs) -> Result<PathBuf> {
     program(NAMES[0], why, args)
 }
 
+/// Finds a C++ compiler, which libFuzzer is built with, installing one if need be.
+///
+/// # Errors
+/// When it isn't there and doesn't get there.
+pub(crate) fn cxx(args: &SetupArgs) -> Result<PathBuf> {
+    if let Some(found) = ["c++", "clang++"].into_iter().find_map(find_program) {
+        return Ok(found);
+    }
+    let why = "the fuzz targets link libFuzzer, which is C++, and no compiler is on the PATH";
+    program("g++", why, args)
+}
+
 /// Finds a program that only tests need, installing Debian's package of its name if need
 /// be.
 fn program(name: &str, why: &str, args: &SetupArgs) -> Result<PathBuf> {

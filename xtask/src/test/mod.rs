@@ -26,6 +26,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use self::report::{Report, Total};
+use crate::fuzz;
 use crate::image::{self, Image, KERNEL, Package, TESTS};
 use crate::qemu::launch::interrupted;
 use crate::say::{self, Progress};
@@ -76,13 +77,15 @@ enum Job {
     Http(http::Case),
     Sweep(sweep::Case),
     Browser,
+    /// A fuzz target, by its name.
+    Fuzz(&'static str),
 }
 
 impl Case {
     /// The image that it boots.
     fn boots(&self) -> Option<Package> {
         match &self.job {
-            Job::Host | Job::Browser => None,
+            Job::Host | Job::Browser | Job::Fuzz(_) => None,
             Job::Guest(_) => Some(TESTS),
             Job::Tool(case) => case.boots().then_some(KERNEL),
             Job::Http(_) | Job::Sweep(_) => Some(KERNEL),
@@ -95,7 +98,7 @@ impl Case {
         match &self.job {
             Job::Host => true,
             Job::Tool(case) => case.takes_kvm(),
-            Job::Guest(_) | Job::Http(_) | Job::Sweep(_) | Job::Browser => false,
+            Job::Guest(_) | Job::Http(_) | Job::Sweep(_) | Job::Browser | Job::Fuzz(_) => false,
         }
     }
 }
@@ -126,12 +129,17 @@ fn table() -> Vec<Case> {
         name: format!("browser/{}", browser::NAME),
         job: Job::Browser,
     }];
+    let fuzzed = fuzz::TARGETS.map(|target| Case {
+        name: format!("fuzz/{target}"),
+        job: Job::Fuzz(target),
+    });
     host.into_iter()
         .chain(guests)
         .chain(servers)
         .chain(tools)
         .chain(sweeps)
         .chain(browser)
+        .chain(fuzzed)
         .collect()
 }
 
@@ -146,6 +154,8 @@ struct World {
     curl: Result<PathBuf, String>,
     /// What the report page is looked at with.
     chromium: Result<PathBuf, String>,
+    /// The folder of the fuzz targets' programs.
+    fuzzers: Result<PathBuf, String>,
     folder: PathBuf,
 }
 
@@ -272,6 +282,14 @@ impl World {
         } else {
             Err("no case needs curl".to_owned())
         };
+        let fuzzed = cases.iter().any(|case| matches!(case.job, Job::Fuzz(_)));
+        let fuzzers = if fuzzed {
+            let _progress = Progress::start("building the fuzz targets");
+            let built = setup::cxx(&args.setup).and_then(|_| fuzz::build());
+            built.map_err(|error| format!("{error:#}"))
+        } else {
+            Err("no case needs the fuzz targets".to_owned())
+        };
         let looked_at = cases.iter().any(|case| matches!(case.job, Job::Browser));
         let chromium = if looked_at {
             setup::chromium(&args.setup).map_err(|error| format!("{error:#}"))
@@ -283,6 +301,7 @@ impl World {
             qemu,
             curl,
             chromium,
+            fuzzers,
             kernel: build(KERNEL, toolchain.as_ref()),
             tests: build(TESTS, toolchain.as_ref()),
             folder: image::target_folder().join("doorbell").join("test"),
@@ -298,6 +317,7 @@ impl World {
             Job::Http(case) => http::run(case, self, &folder),
             Job::Sweep(case) => sweep::run(case, self, &folder),
             Job::Browser => browser::run(self, &folder),
+            Job::Fuzz(target) => self.fuzz(target),
         });
         let mut report = result.unwrap_or_else(|error| {
             let mut report = Report::default();
@@ -309,6 +329,27 @@ impl World {
             report.fail("", format!("cannot write {}: {error}", file.display()));
         }
         report
+    }
+}
+
+/// How long a fuzz target runs here: as long as a change is likely to be caught at once.
+const FUZZ_SECONDS: u32 = 5;
+
+impl World {
+    /// Lets a fuzz target run for a moment, from the corpus that is kept.
+    fn fuzz(&self, target: &str) -> Result<Report> {
+        let mut report = Report::default();
+        match &self.fuzzers {
+            Err(why) => report.fail("", why.as_str()),
+            Ok(programs) => {
+                let ran = fuzz::run(programs, target, FUZZ_SECONDS)?;
+                let found = ran.finding.map_or(Ok(()), Err);
+                report.check("", found);
+                let some = (ran.executions > 0).then_some(());
+                report.check("ran", some.ok_or_else(|| "no input was tried".into()));
+            }
+        }
+        Ok(report)
     }
 }
 
