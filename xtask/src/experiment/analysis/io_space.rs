@@ -251,7 +251,7 @@ fn plot(firmware: &str, seen: &[&Seen]) -> Plot {
         note: "Transitional devices; 0 where firmware gave up and no guest started.".into(),
         x: "devices".into(),
         y: "IO BARs with an address".into(),
-        log_x: true,
+        log_x: false,
         log_y: false,
         lines,
     }
