@@ -3,6 +3,7 @@
 //! `qmp_capabilities`, then commands; events may stand
 //! between, and are kept.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -174,6 +175,16 @@ impl Qmp {
         serde_json::from_slice(&line)
             .map_err(|_| QmpError::Protocol(String::from_utf8_lossy(&line).trim_end().to_owned()))
     }
+}
+
+/// The names in a list of features or statuses: QEMU writes `NAME: what it means`.
+pub(crate) fn names(list: &Value) -> BTreeSet<String> {
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(|text| text.split(':').next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// How a read that took too long ends, by system.

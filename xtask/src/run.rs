@@ -227,7 +227,7 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
         None => Files::new(folder::new(&out)?)?,
     };
     folder::fill(&options, &files)?;
-    let command = qemu::command_line(&qemu, &image.path, &options, &files, &guest, false)?;
+    let command = qemu::command_line(&qemu, Some(&image.path), &options, &files, &guest, false)?;
     if let Network::Forwarded { host, guest } = options.network {
         say::note(format!(
             "the guest's port {guest} is http://127.0.0.1:{host}/ while it serves, and \
@@ -277,7 +277,7 @@ fn dry_run(args: &RunArgs, options: &Options, files: &Files, guest: &str) -> Res
     let qemu = find_qemu().unwrap_or_else(|| QEMU.into());
     let kernel = args.kernel.clone();
     let kernel = kernel.unwrap_or_else(|| image::published(KERNEL));
-    let line = qemu::command_line(&qemu, &kernel, options, files, guest, false)?;
+    let line = qemu::command_line(&qemu, Some(&kernel), options, files, guest, false)?;
     println!("{}", qemu::shell_line(&line));
     if !devices::disks(options).is_empty() {
         say::note("a run makes the disks in that line; --no-devices leaves them out");

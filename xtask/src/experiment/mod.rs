@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 use self::plan::Plan;
 use self::probe::Probe;
+use self::real::Guests;
 use self::schema::File;
 use self::set::Set;
 use self::sweep::{Bench, sweep};
@@ -154,6 +155,7 @@ pub(crate) fn main(args: &ExperimentArgs) -> Result<ExitCode> {
         qemu: &qemu,
         image: &image,
         probe: Probe::new(&qemu),
+        guests: Guests::new(&qemu, &args.setup),
         boots: args.boots,
         jobs: std::thread::available_parallelism().map_or(1, usize::from),
     };

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use toml::{Spanned, Value};
 
+use super::real;
 use super::schema::{File, Mistake, Subject, mistake};
 use super::topology::{self, Devices, PLACEMENTS, Placement};
 use crate::qemu::devices::{Doorbells, Network};
@@ -291,6 +292,12 @@ fn cell(
         (name, _) if name == "microvm" => Machine::Microvm,
         other => return Err(unknown("machine", other, "q35, pc or microvm")),
     };
+    if file.subject == Subject::RealGuest {
+        let guest = label("guest", "");
+        if !real::names().contains(&guest.0.as_str()) {
+            return Err(unknown("guest", guest, &real::names().join(", ")));
+        }
+    }
     let firmware = match label("firmware", "qboot") {
         (name, _) if name == "qboot" => Firmware::Qboot,
         (name, _) if name == "seabios" => Firmware::Seabios,

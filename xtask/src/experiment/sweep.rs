@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::firmware;
 use super::plan::{Cell, Labels, Plan};
 use super::probe::Probe;
-use super::real;
+use super::real::{self, Guests};
 use super::schema::Subject;
 use super::set::{Experiment, Journal, Run, Skipped};
 use crate::image::Image;
@@ -35,6 +35,8 @@ pub(crate) struct Bench<'a> {
     /// The unikernel.
     pub(crate) image: &'a Image,
     pub(crate) probe: Probe,
+    /// Guests that nobody here wrote.
+    pub(crate) guests: Guests<'a>,
     /// Boots of each cell, if not as many as the file says.
     pub(crate) boots: Option<u32>,
     /// Runs at once, where nothing is timed.
@@ -142,6 +144,12 @@ fn unfit(bench: &Bench<'_>, plan: &Plan, cell: &Cell) -> Option<String> {
     {
         return Some(format!("/dev/kvm cannot be opened: {error}"));
     }
+    if plan.file.subject == Subject::RealGuest {
+        let guest = cell.labels.get("guest").map_or("", String::as_str);
+        if let Some(reason) = bench.guests.lacks(guest) {
+            return Some(reason);
+        }
+    }
     let since = &plan.file.since;
     let mut devices = cell.devices.iter().filter(|devices| devices.count > 0);
     devices.find_map(|devices| bench.probe.lacks(&devices.qemu, since))
@@ -163,7 +171,7 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
         ..Run::default()
     };
     if plan.file.subject == Subject::RealGuest {
-        let seen = real::run(bench.qemu, cell, &files, silence)?;
+        let seen = real::run(bench.qemu, &bench.guests, cell, &files, silence)?;
         let Some(seen) = seen else { return Ok(None) };
         run.verdict = seen.verdict;
         run.message = seen.message;
@@ -177,7 +185,7 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
     }
     let command = qemu::command_line(
         bench.qemu,
-        &bench.image.path,
+        Some(&bench.image.path),
         &options,
         &files,
         &cell.commands,

@@ -228,14 +228,14 @@ impl Files {
 
 /// QEMU's whole command line, beginning with the program.
 ///
-/// `guest` goes to the guest's command line verbatim; `witnessed` turns QMP and the
-/// trace on.
+/// Without a `kernel` the firmware boots what `options` say. `guest` goes to the guest's
+/// command line verbatim; `witnessed` turns QMP and the trace on.
 ///
 /// # Errors
 /// When a path is not UTF-8.
 pub(crate) fn command_line(
     qemu: &Path,
-    kernel: &Path,
+    kernel: Option<&Path>,
     options: &Options,
     files: &Files,
     guest: &str,
@@ -273,7 +273,9 @@ pub(crate) fn command_line(
     // 8.1 drops the guest's memory barriers under TCG, and doorbells get lost.
     add(&["-smp", "1,maxcpus=2"]);
     add(&["-m", &options.memory.to_string()]);
-    add(&["-kernel", &text(kernel)?]);
+    if let Some(kernel) = kernel {
+        add(&["-kernel", &text(kernel)?]);
+    }
     if !guest.is_empty() {
         add(&["-append", guest]);
     }
@@ -295,7 +297,7 @@ pub(crate) fn command_line(
 }
 
 /// Inside QEMU's option lists a comma in a value is written twice.
-fn escape(value: &str) -> String {
+pub(crate) fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }
 
@@ -340,7 +342,7 @@ pub(crate) mod tests {
         let files = Files::new("/out".into()).unwrap();
         let words = command_line(
             Path::new("qemu"),
-            Path::new("/k"),
+            Some(Path::new("/k")),
             options,
             &files,
             guest,

@@ -1,6 +1,7 @@
 //! Set-up: find QEMU and a Rust for the bare-metal target; install what is
 //! missing where we know how, or say how.
 
+pub(crate) mod package;
 pub(crate) mod system;
 pub(crate) mod toolchain;
 

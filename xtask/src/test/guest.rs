@@ -52,7 +52,8 @@ pub(super) fn run(cell: &Cell, world: &World, dir: &Path) -> Result<Report> {
     folder::fill(&options, &files)?;
     let words = format!("{WITNESS} {}", cell.set.words());
     let words = words.trim_end();
-    let command = qemu::command_line(&world.qemu, &image.path, &options, &files, words, true)?;
+    let kernel = Some(image.path.as_path());
+    let command = qemu::command_line(&world.qemu, kernel, &options, &files, words, true)?;
     let launch_it = Launch {
         command: &command,
         files: &files,

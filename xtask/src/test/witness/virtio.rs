@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{Places, hex, same};
-use crate::qmp::{Qmp, QmpError};
+use crate::qmp::{Qmp, QmpError, names};
 use crate::record::Record;
 
 /// Feature bits for which QEMU may have no name yet; it then gives the number.
@@ -215,16 +215,6 @@ fn in_packed_ring([used, their_used, their_avail, avail]: [u64; 4], size: u64) -
         _ => return false,
     };
     between(first, their_used) + between(their_used, their_avail) <= in_flight
-}
-
-/// QEMU writes `NAME: what it means`.
-fn names(list: &Value) -> BTreeSet<String> {
-    list.as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(|text| text.split(':').next().unwrap_or_default().to_owned())
-        .collect()
 }
 
 #[cfg(test)]

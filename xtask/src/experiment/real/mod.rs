@@ -1,0 +1,279 @@
+//! Guests that nobody here wrote: each is booted with the cell's devices, and told by its
+//! own output and by what QMP says of its device.
+//!
+//! A guest works if it prints a record ([`proof`]) that it can only have read through its
+//! virtio driver. Which interface that driver took is QMP's word ([`watch`]), beside the
+//! guest's own where it says so ([`own`]).
+
+mod guests;
+mod initrd;
+mod own;
+mod proof;
+mod watch;
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+pub(crate) use self::guests::Guests;
+use self::guests::{KINDS, Ready, firmware_log};
+use self::own::Own;
+use self::watch::{Flags, Watched, watch};
+use super::plan::Cell;
+use crate::qemu::input::Input;
+use crate::qemu::launch::{Echo, Ended, Launch, launch};
+use crate::qemu::outcome::Outcome;
+use crate::qemu::{self, Files, Firmware, escape};
+use crate::record::Record;
+
+/// The device that is watched: a cell's first.
+const DEVICE: &str = "device0";
+/// A guest may go on talking for so many times the silence that ends it.
+const LONGEST: u32 = 3;
+
+/// What was seen of a guest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Seen {
+    /// `pass` if the guest did what it is there for, else a word that says what became of it.
+    pub(crate) verdict: String,
+    pub(crate) message: Option<String>,
+    pub(crate) took: Duration,
+    /// What was observed, as records.
+    pub(crate) records: Vec<Value>,
+}
+
+/// The names that the axis `guest` may have.
+pub(crate) fn names() -> [&'static str; 5] {
+    KINDS.map(|(name, _)| name)
+}
+
+/// Boots the guest that the cell's axis `guest` names; `None` if it was interrupted.
+///
+/// # Errors
+/// When a file cannot be written. What the guest does is no error.
+pub(crate) fn run(
+    qemu: &Path,
+    guests: &Guests<'_>,
+    cell: &Cell,
+    files: &Files,
+    silence: Duration,
+) -> Result<Option<Seen>> {
+    let name = cell.labels.get("guest").map_or("", String::as_str);
+    let ready = guests.ready(name).map_err(anyhow::Error::msg)?;
+    let socket = files.socket("watch");
+    let mut options = cell.options.clone();
+    options.firmware = Firmware::Seabios;
+    options.extra = ready.arguments(files)?;
+    let path = escape(&socket.to_string_lossy());
+    let server = format!("unix:{path},server=on,wait=off");
+    options.extra.extend(["-qmp".to_owned(), server]);
+    options.extra.extend(cell.options.extra.iter().cloned());
+    let kernel = ready.kernel.as_deref();
+    let command = qemu::command_line(qemu, kernel, &options, files, &ready.words, false)?;
+    let flags = Flags::default();
+    let run = Launch {
+        command: &command,
+        files,
+        silence: Some(silence),
+        total: Some(silence * LONGEST),
+        input: Input::Nothing,
+        echo: Echo::Nobody,
+    };
+    let (ended, watched) = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(&socket, DEVICE, &flags));
+        let ended = launch(&run, &mut |record, _| {
+            if record.kind() == proof::KIND {
+                flags.proved.store(true, Ordering::Relaxed);
+            }
+            None
+        });
+        flags.over.store(true, Ordering::Relaxed);
+        let watched = watcher.join().unwrap_or_default();
+        ended.map(|ended| (ended, watched))
+    })?;
+    // QEMU removes it itself, unless it was killed.
+    let _ = std::fs::remove_file(&socket);
+    if Outcome::of(&ended) == Outcome::Interrupted {
+        return Ok(None);
+    }
+    let log = |path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
+    let own = Own::read(
+        ready.kind,
+        &log(files.serial()),
+        &log(firmware_log(files)),
+        &ended.records,
+    );
+    Ok(Some(judge(name, &ready, &ended, &watched, &own)))
+}
+
+fn interface(modern: bool) -> &'static str {
+    if modern { "modern" } else { "legacy" }
+}
+
+/// Puts together what is known of a run.
+fn judge(name: &str, ready: &Ready, ended: &Ended, watched: &Watched, own: &Own) -> Seen {
+    let works = ended
+        .records
+        .iter()
+        .any(|record| record.kind() == proof::KIND);
+    let qmp = watched
+        .driven
+        .as_ref()
+        .map(|driven| interface(driven.modern));
+    let said = own.modern.map(interface);
+    // What took the device of a guest that failed may be the firmware before it.
+    let found = qmp.or(said).filter(|_| works);
+    let by = match (qmp, said) {
+        _ if found.is_none() => None,
+        (Some(_), Some(_)) => Some("QMP and the guest"),
+        (Some(_), None) => Some("QMP"),
+        _ => Some("the guest"),
+    };
+    let stopped = match (&watched.driven, &watched.silent) {
+        (Some(driven), _) => format!(
+            "no proof came; the device's last driver was a {} one",
+            interface(driven.modern)
+        ),
+        (None, Some(silent)) => format!("no proof came, and {silent}"),
+        (None, None) => "no proof came, and no driver took the device".to_owned(),
+    };
+    let outcome = Outcome::of(ended);
+    let (verdict, message) = match (qmp, said) {
+        _ if !works => {
+            let word = outcome.word().to_owned();
+            let explained = match outcome {
+                Outcome::NotStarted => outcome.explain(ended),
+                _ => Some(format!(
+                    "{stopped}; its last line: {}",
+                    last(&own.serial_end)
+                )),
+            };
+            (word, explained)
+        }
+        (Some(qmp), Some(said)) if qmp != said => {
+            let message = format!("QMP says that the driver is {qmp}, and the guest says {said}");
+            ("contradiction".to_owned(), Some(message))
+        }
+        _ => ("pass".to_owned(), None),
+    };
+    let features = watched.driven.as_ref().map(|driven| &driven.features);
+    let mut records: Vec<Value> = ended.records.iter().map(Record::value).cloned().collect();
+    records.push(json!({
+        "v": 1,
+        "kind": "real-guest",
+        "guest": name,
+        "version": own.version.as_ref().or(ready.version.as_ref()),
+        "works": works,
+        "interface": found,
+        "by": by,
+        "said": own.said,
+        "features": features.filter(|_| works),
+        "stopped": (!works).then_some(stopped),
+    }));
+    Seen {
+        verdict,
+        message,
+        took: ended.took,
+        records,
+    }
+}
+
+fn last(line: &str) -> &str {
+    if line.is_empty() { "(none)" } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::guests::Kind;
+    use super::watch::Driven;
+    use super::*;
+    use crate::qemu::launch::tests::ended;
+
+    fn ready() -> Ready {
+        Ready {
+            version: Some("1.16".into()),
+            ..Ready::bare(Kind::Seabios)
+        }
+    }
+
+    fn driven(modern: bool) -> Watched {
+        let features = vec!["VIRTIO_BLK_F_FLUSH".to_owned()];
+        Watched {
+            driven: Some(Driven { modern, features }),
+            silent: None,
+        }
+    }
+
+    fn judged(proved: bool, watched: &Watched, modern: Option<bool>) -> (Seen, Value) {
+        let mut ended = ended();
+        ended.status = Some(0);
+        if proved {
+            let record = Record::parse(r#"{"v":1,"kind":"proof","from":"disk"}"#).unwrap();
+            ended.records.push(record);
+        }
+        let own = Own {
+            modern,
+            serial_end: "No bootable device.".into(),
+            ..Own::default()
+        };
+        let seen = judge("seabios", &ready(), &ended, watched, &own);
+        let found = seen.records.last().unwrap().clone();
+        (seen, found)
+    }
+
+    #[test]
+    fn a_guest_works_that_gave_its_proof_by_the_interface_that_qmp_names() {
+        let (seen, found) = judged(true, &driven(true), Some(true));
+        assert_eq!(seen.verdict, "pass");
+        assert_eq!(found["interface"], "modern");
+        assert_eq!(found["by"], "QMP and the guest");
+        assert_eq!(found["version"], "1.16");
+        let (_, found) = judged(true, &driven(false), None);
+        assert_eq!(
+            (&found["interface"], &found["by"]),
+            (&json!("legacy"), &json!("QMP"))
+        );
+        let (_, found) = judged(true, &Watched::default(), Some(false));
+        assert_eq!(found["by"], "the guest");
+        let (seen, found) = judged(true, &Watched::default(), None);
+        assert_eq!(seen.verdict, "pass");
+        assert_eq!(found["interface"], Value::Null);
+    }
+
+    #[test]
+    fn a_guest_without_proof_fails_and_says_how_far_it_came() {
+        let (seen, found) = judged(false, &driven(false), Some(false));
+        assert_eq!(seen.verdict, "no-verdict");
+        assert_eq!(
+            (&found["works"], &found["interface"]),
+            (&json!(false), &Value::Null)
+        );
+        let message = seen.message.unwrap();
+        assert!(
+            message.contains("last driver was a legacy one"),
+            "{message}"
+        );
+        assert!(message.contains("No bootable device."), "{message}");
+        let (_, found) = judged(false, &Watched::default(), None);
+        assert!(
+            found["stopped"]
+                .as_str()
+                .unwrap()
+                .contains("no driver took")
+        );
+    }
+
+    #[test]
+    fn two_witnesses_that_differ_are_no_pass() {
+        let (seen, _) = judged(true, &driven(true), Some(false));
+        assert_eq!(seen.verdict, "contradiction");
+        assert!(
+            seen.message
+                .unwrap()
+                .contains("QMP says that the driver is modern")
+        );
+    }
+}
