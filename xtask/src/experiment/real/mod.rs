@@ -193,10 +193,9 @@ mod tests {
     use crate::qemu::launch::tests::ended;
 
     fn ready() -> Ready {
-        Ready {
-            version: Some("1.16".into()),
-            ..Ready::bare(Kind::Seabios)
-        }
+        let mut ready = Ready::bare(Kind::Seabios);
+        ready.version = Some("1.16".into());
+        ready
     }
 
     fn driven(modern: bool) -> Watched {
