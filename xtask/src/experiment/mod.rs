@@ -8,6 +8,7 @@ mod analysis;
 pub(crate) mod compare;
 pub(crate) mod findings;
 mod firmware;
+mod libvirt;
 pub(crate) mod plan;
 mod probe;
 mod real;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use self::libvirt::Libvirt;
 use self::plan::Plan;
 use self::probe::Probe;
 use self::real::Guests;
@@ -156,6 +158,7 @@ pub(crate) fn main(args: &ExperimentArgs) -> Result<ExitCode> {
         image: &image,
         probe: Probe::new(&qemu),
         guests: Guests::new(&qemu, &args.setup),
+        libvirt: Libvirt::new(&args.setup),
         boots: args.boots,
         jobs: std::thread::available_parallelism().map_or(1, usize::from),
     };

@@ -48,6 +48,8 @@ pub(crate) struct Cell {
     pub(crate) devices: Vec<Devices>,
     /// What the guest does.
     pub(crate) commands: String,
+    /// The devices as libvirt has them.
+    pub(crate) libvirt: Option<String>,
 }
 
 /// A value of an axis: its name, and its parts.
@@ -360,6 +362,10 @@ fn cell(
         },
         devices,
         commands: fill(text, &file.commands, values)?,
+        libvirt: match &file.libvirt {
+            Some(devices) => Some(fill(text, devices, values)?),
+            None => None,
+        },
     })
 }
 

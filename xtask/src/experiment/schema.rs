@@ -53,6 +53,10 @@ pub(crate) struct File {
     /// The machine's devices.
     #[serde(default, rename = "device")]
     pub(crate) devices: Vec<Device>,
+    /// The same devices as libvirt has them: elements of a domain's `<devices>`. With it
+    /// each run gets a domain.xml, which is validated.
+    #[serde(default)]
+    pub(crate) libvirt: Option<Spanned<String>>,
     /// What varies, in the order in which it does.
     pub(crate) axes: toml::Table,
     /// Combinations that make no sense, each with its reason.

@@ -12,6 +12,7 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::firmware;
+use super::libvirt::Libvirt;
 use super::plan::{Cell, Labels, Plan};
 use super::probe::Probe;
 use super::real::{self, Guests};
@@ -37,6 +38,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) probe: Probe,
     /// Guests that nobody here wrote.
     pub(crate) guests: Guests<'a>,
+    pub(crate) libvirt: Libvirt<'a>,
     /// Boots of each cell, if not as many as the file says.
     pub(crate) boots: Option<u32>,
     /// Runs at once, where nothing is timed.
@@ -150,6 +152,11 @@ fn unfit(bench: &Bench<'_>, plan: &Plan, cell: &Cell) -> Option<String> {
             return Some(reason);
         }
     }
+    if cell.libvirt.is_some()
+        && let Some(reason) = bench.libvirt.lacks()
+    {
+        return Some(reason);
+    }
     let since = &plan.file.since;
     let mut devices = cell.devices.iter().filter(|devices| devices.count > 0);
     devices.find_map(|devices| bench.probe.lacks(&devices.qemu, since))
@@ -183,6 +190,17 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
     if options.firmware == Firmware::Seabios {
         options.extra.extend(firmware::arguments(&files)?);
     }
+    let word = match &cell.libvirt {
+        Some(devices) => {
+            let kernel = &bench.image.path;
+            Some(
+                bench
+                    .libvirt
+                    .check(bench.qemu, kernel, cell, devices, &files)?,
+            )
+        }
+        None => None,
+    };
     let command = qemu::command_line(
         bench.qemu,
         Some(&bench.image.path),
@@ -217,6 +235,13 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
     // No guest spoke: what did firmware say last?
     run.records
         .extend(firmware::last_words(&files).filter(|_| ended.records.is_empty()));
+    if let Some(word) = word {
+        run.records.push(word.record);
+        if let Some(why) = word.invalid {
+            run.verdict = "invalid-domain".into();
+            run.message = Some(why);
+        }
+    }
     Ok(Some(run))
 }
 

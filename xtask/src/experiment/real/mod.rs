@@ -19,7 +19,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 pub(crate) use self::guests::Guests;
-use self::guests::{KINDS, Ready, firmware_log};
+use self::guests::{KINDS, Kind, Ready, firmware_log};
 use self::own::Own;
 use self::watch::{Flags, Watched, watch};
 use super::plan::Cell;
@@ -169,6 +169,7 @@ fn judge(name: &str, ready: &Ready, ended: &Ended, watched: &Watched, own: &Own)
         "works": works,
         "interface": found,
         "by": by,
+        "told": (ready.kind == Kind::DebianLegacy).then_some("legacy"),
         "said": own.said,
         "features": features.filter(|_| works),
         "stopped": (!works).then_some(stopped),
@@ -187,7 +188,6 @@ fn last(line: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::guests::Kind;
     use super::watch::Driven;
     use super::*;
     use crate::qemu::launch::tests::ended;
