@@ -59,8 +59,11 @@ impl<'a> Libvirt<'a> {
     pub(crate) fn lacks(&self) -> Option<String> {
         let missing = self.missing.get_or_init(|| {
             let install = || -> Result<()> {
-                let there = |name| host::find_program(name).is_some();
-                if there(VALIDATE) && there("xmllint") {
+                let there = || {
+                    let mut programs = [VALIDATE, "xmllint"].into_iter();
+                    programs.all(|name| host::find_program(name).is_some())
+                };
+                if there() {
                     return Ok(());
                 }
                 let packages = PACKAGES.map(str::to_owned);
@@ -69,7 +72,11 @@ impl<'a> Libvirt<'a> {
                     let names = packages.join(" ");
                     bail!("{why}; on Debian: apt-get install --no-install-recommends {names}");
                 }
-                Apt::new()?.install(&packages, &why)
+                Apt::new()?.install(&packages, &why)?;
+                if !there() {
+                    bail!("{VALIDATE} is installed, but it is not on the PATH");
+                }
+                Ok(())
             };
             install().err().map(|error| format!("{error:#}"))
         });
@@ -190,7 +197,11 @@ fn domain(qemu: &Path, kernel: &Path, cell: &Cell, devices: &str) -> Result<Stri
     let [qemu, kernel] = [path(qemu)?, path(kernel)?].map(|path| escaped(&path.to_string_lossy()));
     let commands = escaped(&cell.commands);
     let memory = options.memory;
-    let indented = devices.trim().replace('\n', "\n    ");
+    let mut indented = devices.trim().replace('\n', "\n    ");
+    // libvirt adds one to a domain that says nothing.
+    if !devices.contains("<memballoon") {
+        indented += "\n    <memballoon model='none'/>";
+    }
     // The second vCPU that may come is as in `qemu::command_line`; the last arguments let
     // the unikernel end the domain.
     Ok(format!(
@@ -210,7 +221,6 @@ fn domain(qemu: &Path, kernel: &Path, cell: &Cell, devices: &str) -> Result<Stri
     <emulator>{qemu}</emulator>
     <serial type='pty'/>
     {indented}
-    <memballoon model='none'/>
   </devices>
   <qemu:commandline>
     <qemu:arg value='-device'/>
@@ -326,6 +336,8 @@ mod tests {
         ] {
             assert!(text.contains(part), "no `{part}` in {text}");
         }
+        let text = domain(qemu, kernel, &cell(Machine::Q35), "<memballoon/>").unwrap();
+        assert_eq!(text.matches("<memballoon").count(), 1, "{text}");
         let error = domain(qemu, kernel, &cell(Machine::Microvm), "").unwrap_err();
         assert!(error.to_string().contains("microvm"), "{error}");
     }
