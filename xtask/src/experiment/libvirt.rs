@@ -58,27 +58,11 @@ impl<'a> Libvirt<'a> {
     /// Why domains cannot be validated here, if they cannot; installs what it takes.
     pub(crate) fn lacks(&self) -> Option<String> {
         let missing = self.missing.get_or_init(|| {
-            let install = || -> Result<()> {
-                let there = || {
-                    let mut programs = [VALIDATE, "xmllint"].into_iter();
-                    programs.all(|name| host::find_program(name).is_some())
-                };
-                if there() {
-                    return Ok(());
-                }
-                let packages = PACKAGES.map(str::to_owned);
-                let why = format!("{VALIDATE} checks libvirt's domains, and is not on the PATH");
-                if self.setup.no_install || System::here() != System::Debian {
-                    let names = packages.join(" ");
-                    bail!("{why}; on Debian: apt-get install --no-install-recommends {names}");
-                }
-                Apt::new()?.install(&packages, &why)?;
-                if !there() {
-                    bail!("{VALIDATE} is installed, but it is not on the PATH");
-                }
-                Ok(())
-            };
-            install().err().map(|error| format!("{error:#}"))
+            let installed = install(self.setup, || {
+                let mut programs = [VALIDATE, "xmllint"].into_iter();
+                programs.all(|name| host::find_program(name).is_some())
+            });
+            installed.err().map(|error| format!("{error:#}"))
         });
         missing.clone()
     }
@@ -157,6 +141,24 @@ impl<'a> Libvirt<'a> {
     }
 }
 
+/// Installs what validates domains, unless it is `there`.
+fn install(setup: &SetupArgs, there: impl Fn() -> bool) -> Result<()> {
+    if there() {
+        return Ok(());
+    }
+    let packages = PACKAGES.map(str::to_owned);
+    let why = format!("{VALIDATE} checks libvirt's domains, and is not on the PATH");
+    if setup.no_install || System::here() != System::Debian {
+        let names = packages.join(" ");
+        bail!("{why}; on Debian: apt-get install --no-install-recommends {names}");
+    }
+    Apt::new()?.install(&packages, &why)?;
+    if !there() {
+        bail!("{VALIDATE} is installed, but it is not on the PATH");
+    }
+    Ok(())
+}
+
 fn run(command: &mut Command) -> Result<Output> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output();
@@ -197,7 +199,8 @@ fn domain(qemu: &Path, kernel: &Path, cell: &Cell, devices: &str) -> Result<Stri
     let [qemu, kernel] = [path(qemu)?, path(kernel)?].map(|path| escaped(&path.to_string_lossy()));
     let commands = escaped(&cell.commands);
     let memory = options.memory;
-    let mut indented = devices.trim().replace('\n', "\n    ");
+    let lines = devices.lines().filter(|line| !line.trim().is_empty());
+    let mut indented = lines.collect::<Vec<_>>().join("\n    ");
     // libvirt adds one to a domain that says nothing.
     if !devices.contains("<memballoon") {
         indented += "\n    <memballoon model='none'/>";
@@ -324,7 +327,7 @@ mod tests {
     #[test]
     fn a_domain_has_the_cells_machine_kernel_and_commands() {
         let (qemu, kernel) = (Path::new("/bin/q"), Path::new("/it's/k"));
-        let text = domain(qemu, kernel, &cell(Machine::Pc), "<rng/>\n<disk/>\n").unwrap();
+        let text = domain(qemu, kernel, &cell(Machine::Pc), "<rng/>\n  \n<disk/>\n").unwrap();
         for part in [
             "<domain type='qemu'",
             "machine='pc'>hvm",
@@ -369,14 +372,12 @@ mod tests {
 
     #[test]
     fn without_the_tools_the_reason_has_the_command() {
-        if host::find_program(VALIDATE).is_some() {
-            return;
-        }
         let setup = SetupArgs {
             no_install: true,
             toolchain: crate::setup::toolchain::Way::Auto,
         };
-        let reason = Libvirt::new(&setup).lacks().unwrap();
+        let reason = install(&setup, || false).unwrap_err().to_string();
         assert!(reason.contains("libvirt-clients"), "{reason}");
+        assert!(install(&setup, || true).is_ok());
     }
 }
