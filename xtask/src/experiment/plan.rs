@@ -437,6 +437,10 @@ reason = "not wanted"
             "{extra}"
         );
         assert!(plan.cells[0].options.extra[0] == "-device");
+        assert_eq!(cell.libvirt, None);
+        let both = TEXT.replacen("boots", "libvirt = \"<rng n='{rounds}'/>\"\nboots", 1);
+        let plan = self::plan(&both).unwrap();
+        assert_eq!(plan.cells[1].libvirt.as_deref(), Some("<rng n='5'/>"));
     }
 
     #[test]
@@ -488,12 +492,25 @@ reason = "not wanted"
                 "line 20: `placement` is `moon`",
             ),
             (
+                "boots = 3",
+                "boots = 3\nlibvirt = \"<rng n='{round}'/>\"",
+                "line 7: `{round}`: there is no such axis",
+            ),
+            (
+                "machine = [",
+                "guest = [\"minix\"]\nmachine = [",
+                "line 12: `guest` is `minix`, and must be seabios",
+            ),
+            (
                 "count =",
                 "placement = \"root-port\"\ncount =",
                 "pc has no PCI Express",
             ),
         ] {
-            let changed = TEXT.replacen(from, to, 1);
+            let mut changed = TEXT.replacen(from, to, 1);
+            if to.starts_with("guest") {
+                changed = changed.replacen("boots", "subject = \"real-guest\"\nboots", 1);
+            }
             assert_ne!(changed, TEXT, "{from}");
             let error = plan(&changed).unwrap_err().to_string();
             assert!(error.contains(says), "{to}: {error}");

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::SetupArgs;
 use super::system::{Apt, System};
-use crate::qemu::shell_line;
+use crate::qemu::{quote, shell_line};
 use crate::{image, say};
 
 /// A package's files.
@@ -29,15 +29,17 @@ pub(crate) fn unpacked(args: &SetupArgs, package: &str, why: &str) -> Result<Unp
         return Ok(found);
     }
     let shelf_name = shelf.display();
+    let version = Apt::candidate(package).unwrap_or_else(|| "VERSION".into());
     let how = format!(
-        "cd {shelf_name} && apt-get download {package} && dpkg-deb -x {package}_*.deb \
-         {package}_VERSION"
+        "to fetch it: mkdir -p {shelf_name} && cd {shelf_name} && apt-get download {package} && \
+         dpkg-deb -x {package}_*.deb {}",
+        quote(&folder_name(package, &version))
     );
     if args.no_install {
-        bail!("{why} takes the package {package} (--no-install): {how}");
+        bail!("{why} takes Debian's package {package}, and --no-install was given; {how}");
     }
     if System::here() != System::Debian {
-        bail!("{why} takes Debian's package {package}, which Debian's apt-get fetches: {how}");
+        bail!("{why} takes Debian's package {package}, and this is not Debian; there, {how}");
     }
     if Apt::candidate(package).is_none() {
         Apt::new()?.update()?;

@@ -35,7 +35,7 @@ $b mount -t devtmpfs none /dev
 $b mount -t proc none /proc
 $b mount -t sysfs none /sys
 echo
-echo "@{\"v\":1,\"kind\":\"guest\",\"version\":\"Linux $($b uname -rv)\"}"
+echo "@{\"v\":1,\"kind\":\"guest\",\"version\":\"Linux $($b uname -r)\"}"
 for name in NAMES NAMES; do
     for file in /modules/$name.ko*; do
         [ -e "$file" ] || continue

@@ -132,7 +132,9 @@ fn judge(name: &str, ready: &Ready, ended: &Ended, watched: &Watched, own: &Own)
         (Some(_), None) => Some("QMP"),
         _ => Some("the guest"),
     };
+    let outcome = Outcome::of(ended);
     let stopped = match (&watched.driven, &watched.silent) {
+        _ if outcome == Outcome::NotStarted => "QEMU did not start".to_owned(),
         (Some(driven), _) => format!(
             "no proof came; the device's last driver was a {} one",
             interface(driven.modern)
@@ -140,7 +142,6 @@ fn judge(name: &str, ready: &Ready, ended: &Ended, watched: &Watched, own: &Own)
         (None, Some(silent)) => format!("no proof came, and {silent}"),
         (None, None) => "no proof came, and no driver took the device".to_owned(),
     };
-    let outcome = Outcome::of(ended);
     let (verdict, message) = match (qmp, said) {
         _ if !works => {
             let word = outcome.word().to_owned();
@@ -165,7 +166,7 @@ fn judge(name: &str, ready: &Ready, ended: &Ended, watched: &Watched, own: &Own)
         "v": 1,
         "kind": "real-guest",
         "guest": name,
-        "version": own.version.as_ref().or(ready.version.as_ref()),
+        "version": version(own.version.as_deref(), ready.version.as_deref()),
         "works": works,
         "interface": found,
         "by": by,
@@ -179,6 +180,14 @@ fn judge(name: &str, ready: &Ready, ended: &Ended, watched: &Watched, own: &Own)
         message,
         took: ended.took,
         records,
+    }
+}
+
+/// What the guest says of itself, and the version of the package that it is from.
+fn version(own: Option<&str>, package: Option<&str>) -> Option<String> {
+    match (own, package) {
+        (Some(own), Some(package)) => Some(format!("{own}, package {package}")),
+        (one, other) => one.or(other).map(str::to_owned),
     }
 }
 
@@ -240,6 +249,9 @@ mod tests {
         let (seen, found) = judged(true, &Watched::default(), None);
         assert_eq!(seen.verdict, "pass");
         assert_eq!(found["interface"], Value::Null);
+        let both = version(Some("Linux 6.1"), Some("6.1-2"));
+        assert_eq!(both.as_deref(), Some("Linux 6.1, package 6.1-2"));
+        assert_eq!(version(None, None), None);
     }
 
     #[test]
