@@ -392,6 +392,8 @@ mod tests {
         assert_eq!(answers(Vec::new()), [CannotBeToldHere; 3]);
         let alone = vec![run("a", "legacy only", Some("legacy"))];
         assert_eq!(answers(alone), [CannotBeToldHere; 3]);
+        let unknown = vec![run("a", "transitional", None)];
+        assert_eq!(answers(unknown), [CannotBeToldHere; 3]);
         let mut dead = run("a", "transitional", None);
         dead.verdict = "not-started".into();
         let alone = vec![run("a", "legacy only", Some("legacy")), dead];

@@ -2,7 +2,7 @@
 //! own output and by what QMP says of its device.
 //!
 //! A guest works if it prints a record ([`proof`]) that it can only have read through its
-//! virtio driver. Which interface that driver took is QMP's word ([`watch`]), beside the
+//! virtio driver. Which interface that driver took is QMP's word ([`mod@watch`]), beside the
 //! guest's own where it says so ([`own`]).
 
 mod guests;

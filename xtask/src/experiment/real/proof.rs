@@ -14,6 +14,7 @@ const DISK: usize = 1 << 20;
 /// Where a BIOS loads and enters a boot sector, as PXE does with what it loads (PXE 2.1,
 /// 4.4.1), in segment 0.
 const LOADED: u16 = 0x7c00;
+const CODE_SIZE: usize = 36;
 
 /// The record's line, as it comes on the serial line from `source`.
 fn line(source: &str) -> String {
@@ -22,13 +23,14 @@ fn line(source: &str) -> String {
 
 /// A boot sector that prints the record on the first serial port, and halts.
 pub(super) fn boot_sector(source: &str) -> Vec<u8> {
+    const TEXT: [u8; 2] = (LOADED + CODE_SIZE as u16).to_le_bytes();
     #[rustfmt::skip]
-    const CODE: [u8; 36] = [
+    const CODE: [u8; CODE_SIZE] = [
         0xfa,             //        cli
         0xfc,             //        cld
         0x31, 0xc0,       //        xor ax, ax
         0x8e, 0xd8,       //        mov ds, ax
-        0xbe, 0x24, 0x7c, //        mov si, text
+        0xbe, TEXT[0], TEXT[1], //  mov si, text
         0xba, 0xf8, 0x03, //        mov dx, 0x3f8
         0xac,             // next:  lodsb
         0x84, 0xc0,       //        test al, al
@@ -45,12 +47,6 @@ pub(super) fn boot_sector(source: &str) -> Vec<u8> {
         0xf4,             // end:   hlt
         0xeb, 0xfd,       //        jmp end
     ]; // text:
-    const {
-        assert!(
-            LOADED as usize + CODE.len() == 0x7c24,
-            "the text is behind the code"
-        )
-    };
     let mut sector = CODE.to_vec();
     // Whatever was printed before, the record has a line of its own.
     sector.extend_from_slice(b"\r\n");
@@ -108,7 +104,8 @@ mod tests {
         let sector = boot_sector("network");
         assert_eq!(sector.len(), SECTOR);
         assert_eq!(sector[510..], [0x55, 0xaa]);
-        let text = &sector[36..];
+        let text = &sector[CODE_SIZE..];
+        assert_eq!(sector[6..9], [0xbe, 0x24, 0x7c]);
         let end = text.iter().position(|&byte| byte == 0).unwrap();
         let lines = Splitter::new(false).feed(&text[..end], &mut std::io::sink());
         let Line::Record(Ok(record)) = &lines[1] else {
