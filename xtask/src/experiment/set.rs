@@ -97,6 +97,10 @@ impl Run {
             .iter()
             .filter(move |record| record["kind"] == kind)
     }
+
+    pub(crate) fn passed(&self) -> bool {
+        self.verdict == "pass"
+    }
 }
 
 impl Experiment {

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result};
 
 use super::{initrd, proof};
+use crate::experiment::firmware;
 use crate::image;
 use crate::qemu::{Files, escape, host};
 use crate::setup::SetupArgs;
@@ -228,11 +229,6 @@ fn text(path: &Path) -> Result<String> {
     text.with_context(|| format!("the path {} is not UTF-8", path.display()))
 }
 
-/// What firmware says to port 0x402.
-pub(super) fn firmware_log(files: &Files) -> PathBuf {
-    files.dir().join("firmware.log")
-}
-
 impl Ready {
     /// Writes what the guest reads into a run's folder, and returns QEMU's arguments.
     ///
@@ -273,9 +269,7 @@ impl Ready {
             let copy = escape(&text(&copy)?);
             add(["-drive", &format!("if=pflash,format=raw,file={copy}")]);
         }
-        let log = escape(&text(&firmware_log(files))?);
-        add(["-chardev", &format!("file,id=firmware,path={log}")]);
-        add(["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]);
+        line.extend(firmware::arguments(files)?);
         Ok(line)
     }
 }

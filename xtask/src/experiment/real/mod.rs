@@ -19,9 +19,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 pub(crate) use self::guests::Guests;
-use self::guests::{KINDS, Kind, Ready, firmware_log};
+use self::guests::{KINDS, Kind, Ready};
 use self::own::Own;
 use self::watch::{Flags, Watched, watch};
+use super::firmware;
 use super::plan::Cell;
 use crate::qemu::input::Input;
 use crate::qemu::launch::{Echo, Ended, Launch, launch};
@@ -77,6 +78,7 @@ pub(crate) fn run(
     let run = Launch {
         command: &command,
         files,
+        firmware: Some(firmware::log(files)),
         silence: Some(silence),
         total: Some(silence * LONGEST),
         input: Input::Nothing,
@@ -103,7 +105,7 @@ pub(crate) fn run(
     let own = Own::read(
         ready.kind,
         &log(files.serial()),
-        &log(firmware_log(files)),
+        &log(firmware::log(files)),
         &ended.records,
     );
     Ok(Some(judge(name, &ready, &ended, &watched, &own)))
