@@ -191,8 +191,10 @@ fn finding(log: &str) -> String {
     while let Some(line) = rest.next() {
         if wanted(&line) {
             lines.push(line.trim());
-            // A panic's message is on the next line.
-            lines.extend(rest.next().filter(|_| line.contains("panicked at")));
+            if line.contains("panicked at") {
+                // Its message is on the next line.
+                lines.extend(rest.next());
+            }
         }
     }
     match lines.as_slice() {
