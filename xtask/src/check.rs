@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::image::{self, KERNEL, TESTS};
+use crate::image::{self, EMBED, KERNEL, TESTS};
 use crate::say;
 use crate::setup::toolchain::{self, Toolchain};
 use crate::setup::{self, SetupArgs};
@@ -91,6 +91,8 @@ fn for_guest(guest: &Toolchain, subcommand: &str) -> Command {
         KERNEL.name,
         "--package",
         TESTS.name,
+        "--package",
+        EMBED.name,
     ]);
     command.args(["--features", IMAGE]);
     command

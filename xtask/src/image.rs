@@ -43,6 +43,12 @@ pub(crate) const TESTS: Package = Package {
     binary: "doorbell-tests",
     feature: "image",
 };
+/// Somebody else's kernel with our drivers in it.
+pub(crate) const EMBED: Package = Package {
+    name: "doorbell-embed",
+    binary: "doorbell-embed",
+    feature: "",
+};
 
 /// The workspace's root.
 pub(crate) fn workspace() -> PathBuf {

@@ -1,10 +1,12 @@
 //! `cargo xtask test`: one table of cases, each with its own folder of logs in
 //! `target/doorbell/test/`; `report.txt` there names each check that was skipped. [`host`] runs cargo's tests, [`guest`] boots the
-//! guest tests on all [`cells`] with [`witness`]es and [`peer`]s, [`tool`] tries this
-//! tool on bad worlds, [`sweep`] its experiments, and [`browser`] looks at their page.
+//! guest tests on all [`cells`] with [`witness`]es and [`peer`]s, [`embed`] the drivers
+//! in another kernel, [`tool`] tries this tool on bad worlds, [`sweep`] its experiments,
+//! and [`browser`] looks at their page.
 
 mod browser;
 mod cells;
+mod embed;
 mod guest;
 mod host;
 mod http;
@@ -27,7 +29,7 @@ use anyhow::{Context, Result, bail};
 
 use self::report::{Report, Total};
 use crate::fuzz;
-use crate::image::{self, Image, KERNEL, Package, TESTS};
+use crate::image::{self, EMBED, Image, KERNEL, Package, TESTS};
 use crate::qemu::launch::interrupted;
 use crate::say::{self, Progress};
 use crate::setup::toolchain::Toolchain;
@@ -76,6 +78,7 @@ enum Job {
     Tool(tool::Case),
     Http(http::Case),
     Sweep(sweep::Case),
+    Embed(embed::Case),
     Browser,
     /// A fuzz target, by its name.
     Fuzz(&'static str),
@@ -88,6 +91,7 @@ impl Case {
             Job::Host | Job::Browser | Job::Fuzz(_) => None,
             Job::Guest(_) => Some(TESTS),
             Job::Tool(case) => case.boots().then_some(KERNEL),
+            Job::Embed(case) => case.boots().then_some(EMBED),
             Job::Http(_) | Job::Sweep(_) => Some(KERNEL),
         }
     }
@@ -98,7 +102,8 @@ impl Case {
         match &self.job {
             Job::Host => true,
             Job::Tool(case) => case.takes_kvm(),
-            Job::Guest(_) | Job::Http(_) | Job::Sweep(_) | Job::Browser | Job::Fuzz(_) => false,
+            Job::Guest(_) | Job::Http(_) | Job::Sweep(_) | Job::Embed(_) => false,
+            Job::Browser | Job::Fuzz(_) => false,
         }
     }
 }
@@ -125,6 +130,10 @@ fn table() -> Vec<Case> {
         name: format!("experiment/{}", case.name),
         job: Job::Sweep(case),
     });
+    let embedded = embed::CASES.map(|case| Case {
+        name: format!("embed/{}", case.name()),
+        job: Job::Embed(case),
+    });
     let browser = [Case {
         name: format!("browser/{}", browser::NAME),
         job: Job::Browser,
@@ -135,6 +144,7 @@ fn table() -> Vec<Case> {
     });
     host.into_iter()
         .chain(guests)
+        .chain(embedded)
         .chain(servers)
         .chain(tools)
         .chain(sweeps)
@@ -150,6 +160,7 @@ struct World {
     qemu: PathBuf,
     kernel: Result<Image, String>,
     tests: Result<Image, String>,
+    embed: Result<Image, String>,
     /// What fetches the pages that a guest serves.
     curl: Result<PathBuf, String>,
     /// What the report page is looked at with.
@@ -264,7 +275,7 @@ impl World {
                 .iter()
                 .any(|case| case.boots().is_some_and(|boots| boots.name == package.name))
         };
-        let (qemu, toolchain) = if boots(KERNEL) || boots(TESTS) {
+        let (qemu, toolchain) = if cases.iter().any(|case| case.boots().is_some()) {
             let (qemu, toolchain) = setup::everything(&args.setup)?;
             (qemu, Some(toolchain))
         } else {
@@ -304,6 +315,7 @@ impl World {
             fuzzers,
             kernel: build(KERNEL, toolchain.as_ref()),
             tests: build(TESTS, toolchain.as_ref()),
+            embed: build(EMBED, toolchain.as_ref()),
             folder: image::target_folder().join("doorbell").join("test"),
         })
     }
@@ -316,6 +328,7 @@ impl World {
             Job::Tool(case) => tool::run(case, self, &folder),
             Job::Http(case) => http::run(case, self, &folder),
             Job::Sweep(case) => sweep::run(case, self, &folder),
+            Job::Embed(case) => embed::run(*case, self, &folder),
             Job::Browser => browser::run(self, &folder),
             Job::Fuzz(target) => self.fuzz(target),
         });

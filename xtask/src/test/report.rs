@@ -11,6 +11,8 @@ pub(crate) struct Report {
     pub(crate) took: Duration,
     failures: Vec<Item>,
     skips: Vec<Item>,
+    /// What is worth knowing of a case that passed.
+    notes: Vec<String>,
 }
 
 /// The reports of a whole run.
@@ -48,6 +50,11 @@ impl Report {
         self.skips.push(Item { name, why });
     }
 
+    /// Adds a line for people.
+    pub(crate) fn note(&mut self, line: impl Into<String>) {
+        self.notes.push(line.into());
+    }
+
     pub(crate) fn failed(&self) -> usize {
         self.failures.len()
     }
@@ -57,6 +64,7 @@ impl Report {
         self.passed += other.passed;
         self.failures.extend(other.failures);
         self.skips.extend(other.skips);
+        self.notes.extend(other.notes);
     }
 
     /// The case's lines: what failed, what was skipped, and whether it passed. What was
@@ -83,6 +91,9 @@ impl Report {
             let seconds = self.took.as_secs();
             let _ = writeln!(text, "PASS {case} ({} {checks}, {seconds} s)", self.passed);
         }
+        for note in &self.notes {
+            let _ = writeln!(text, "     {note}");
+        }
         text.truncate(text.trim_end().len());
         text
     }
@@ -95,6 +106,9 @@ impl Report {
         }
         for item in &self.skips {
             let _ = writeln!(text, "SKIP {}: {}", item.named(case), item.why);
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "{note}");
         }
         text + &self.total() + "\n"
     }
