@@ -51,6 +51,21 @@ struct Region {
 const MAGIC: u32 = 0x336e_c578;
 const RAM: u32 = 1;
 
+/// Whether the command line is `word`.
+///
+/// # Safety
+///
+/// As for [`free_ram`].
+pub(super) unsafe fn was_told(start_info: u32, word: &core::ffi::CStr) -> bool {
+    // SAFETY: the loader's structures, in the first GiB as QEMU has them; the text ends
+    // with a zero.
+    unsafe {
+        let info = &*memory::at(start_info.into()).cast::<StartInfo>().as_ptr();
+        let text = memory::at(info.cmdline_paddr).cast();
+        info.cmdline_paddr != 0 && core::ffi::CStr::from_ptr(text.as_ptr()) == word
+    }
+}
+
 /// The RAM that the kernel lies in, from its end on.
 ///
 /// # Panics

@@ -18,20 +18,20 @@ use spin::Mutex;
 
 use super::failed::{Failed, missing};
 use super::interrupts::{self, Deadline};
-use super::memory;
+use super::{iommu, memory};
 
 /// Memory for devices: from the bump allocator, so what is freed is lost.
 #[derive(Clone, Copy)]
 pub(super) struct Frames;
 
-// SAFETY: the allocator gives each address once, and a device sees RAM where it is.
+// SAFETY: the allocator gives each address once, and devices see RAM where `iommu` says.
 unsafe impl Dma for Frames {
     fn allocate(&self, size: usize, align: usize) -> Result<DmaMemory, DmaError> {
         let physical = memory::allocate(size, align).ok_or(DmaError { size, align })?;
         let pointer = memory::at(physical);
         // SAFETY: RAM that is nobody else's.
         unsafe { pointer.write_bytes(0, size) };
-        let address = physical;
+        let address = iommu::bus_address(physical);
         Ok(DmaMemory {
             pointer,
             address,
@@ -58,7 +58,9 @@ impl Wait for Deadline {
     }
 }
 
-const FEATURES: Features = Features::INDIRECT_DESC.union(Features::EVENT_IDX);
+const FEATURES: Features = Features::INDIRECT_DESC
+    .union(Features::EVENT_IDX)
+    .union(Features::ACCESS_PLATFORM);
 
 type Config = Cam<X86Ports>;
 type Pci = PciModern<X86Ports, Config>;

@@ -18,7 +18,7 @@ const PHYSICAL: u64 = 0xffff_8000_0000_0000;
 /// two kinds of caching.
 const DEVICES: u64 = 0xffff_c000_0000_0000;
 /// What boot.s mapped.
-const MAPPED: u64 = 1 << 30;
+pub(super) const MAPPED: u64 = 1 << 30;
 
 static FREE: Mutex<Range<u64>> = Mutex::new(0..0);
 
