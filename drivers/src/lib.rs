@@ -47,6 +47,13 @@
 //! its drivers for GPU, input, sound and vsock devices and 9P (most of which need
 //! `virtio-drivers-alloc`, and so a global allocator).
 //!
+//! None is on by default, and none is for an allocator or a logger: nothing here would
+//! be shorter with a heap, and nothing is logged. An error is a value that says what
+//! was wrong. Rust 1.93 or newer builds it.
+//!
+//! The package's README is the guide: what each trait owes, interrupts and async, DMA
+//! with an offset or an IOMMU, and the way from the crate `virtio-drivers`.
+//!
 //! # A block device, from nothing
 //!
 //! ```no_run
@@ -147,6 +154,7 @@
 //! }
 //! ```
 #![cfg_attr(not(any(test, feature = "test-utils")), no_std)]
+#![deny(missing_docs)]
 
 #[cfg(any(test, feature = "test-utils"))]
 extern crate std;
@@ -161,3 +169,19 @@ pub mod port;
 pub mod queue;
 pub mod transport;
 pub mod virtio;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_documentation_names_the_oldest_rust_that_builds_it() {
+        let words = std::format!("Rust {} or newer", env!("CARGO_PKG_RUST_VERSION"));
+        for text in [include_str!("lib.rs"), include_str!("../README.md")] {
+            assert!(text.contains(&words), "{words}");
+        }
+    }
+}
+
+/// The guide, whose code is compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Guide;

@@ -1,5 +1,5 @@
-//! `cargo xtask check`: formatting, clippy for host and guest, the docs; all
-//! with warnings denied.
+//! `cargo xtask check`: formatting, clippy for host and guest, the docs, all with
+//! warnings denied; and the library as the package that would be published.
 
 use std::process::{Command, ExitCode, Stdio};
 
@@ -70,6 +70,15 @@ pub(crate) fn main(args: &SetupArgs) -> Result<ExitCode> {
     let mut doc = host(&doc, &[]);
     doc.env("RUSTDOCFLAGS", "-Dwarnings");
     step("documentation", doc)?;
+    // Built from what is in the package alone. The steps above have fetched all it takes.
+    let package = [
+        "package",
+        "--package",
+        "doorbell",
+        "--allow-dirty",
+        "--offline",
+    ];
+    step("the library's package", host(&package, &[]))?;
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
