@@ -211,12 +211,16 @@ mod tests {
         let mut report = Report::default();
         report.check("x", Ok(()));
         report.took = Duration::from_secs(9);
-        assert_eq!(report.lines("case"), "PASS case (1 check, 9 s)");
+        report.note("3 lines");
+        assert_eq!(
+            report.lines("case"),
+            "PASS case (1 check, 9 s)\n     3 lines"
+        );
         report.fail("", "died");
         report.skip("y", "old QEMU");
         assert_eq!(
             report.lines("case"),
-            "FAIL case: died\nSKIP case/y: old QEMU"
+            "FAIL case: died\nSKIP case/y: old QEMU\n     3 lines"
         );
     }
 
