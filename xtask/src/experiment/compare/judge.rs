@@ -195,7 +195,7 @@ mod tests {
     fn equals_are_hardly_ever_called_different() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut alarms = 0;
-        for _ in 0..50 {
+        for _ in 0..25 {
             let mut draw = |boots: usize, noise: f64| -> Vec<f64> {
                 (0..boots)
                     .map(|_| 1000.0 * (1.0 + noise * random.f64().powi(3)))
@@ -214,7 +214,7 @@ mod tests {
                 .collect();
             alarms += real(&pairs).len();
         }
-        assert!(alarms <= 2, "{alarms}");
+        assert!(alarms <= 1, "{alarms}");
     }
 
     #[test]
