@@ -45,7 +45,7 @@ pub(crate) fn world(
         "cpu": cpu_option(command),
         "accelerator": options.accelerator.name(),
         "hardware_virtualization": virtualization,
-        "note": note(options.accelerator, virtualization),
+        "note": note(options.accelerator, virtualization, host::is_guest()),
         "host_cpu": host::cpu_model(),
         "host_kernel": host::first_line(Command::new("uname").arg("-sr")),
         "tsc_hz": field("tsc_hz"),
@@ -64,14 +64,22 @@ pub(crate) fn is_ours(path: &Path) -> bool {
     })
 }
 
-/// What must be said beside every figure of this world.
-pub(crate) fn note(accelerator: Accelerator, virtualization: bool) -> Option<&'static str> {
-    match (accelerator, virtualization) {
-        (Accelerator::Tcg, _) => Some("TCG: the translator's figures, not hardware's"),
-        (Accelerator::Kvm, false) => {
+/// What must be said beside every figure of this world: whether the host has hardware
+/// virtualization, and is a guest itself, is in it.
+pub(crate) fn note(
+    accelerator: Accelerator,
+    virtualization: bool,
+    guest: bool,
+) -> Option<&'static str> {
+    match (accelerator, virtualization, guest) {
+        (Accelerator::Tcg, ..) => Some("TCG: the translator's figures, not hardware's"),
+        (Accelerator::Kvm, false, _) => {
             Some("KVM without hardware virtualization: not hardware's figures")
         }
-        (Accelerator::Kvm, true) => None,
+        (Accelerator::Kvm, true, true) => {
+            Some("KVM in a guest: another hypervisor takes each exit first")
+        }
+        (Accelerator::Kvm, true, false) => None,
     }
 }
 
@@ -161,13 +169,15 @@ mod tests {
 
     #[test]
     fn figures_that_are_not_hardwares_say_so() {
-        assert!(note(Accelerator::Tcg, true).is_some());
+        assert!(note(Accelerator::Tcg, true, false).is_some());
+        let emulated = note(Accelerator::Kvm, false, true).unwrap();
+        assert!(emulated.contains("without hardware"));
         assert!(
-            note(Accelerator::Kvm, false)
+            note(Accelerator::Kvm, true, true)
                 .unwrap()
-                .contains("without hardware")
+                .contains("in a guest")
         );
-        assert_eq!(note(Accelerator::Kvm, true), None);
+        assert_eq!(note(Accelerator::Kvm, true, false), None);
     }
 
     #[test]

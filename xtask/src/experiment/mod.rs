@@ -30,7 +30,7 @@ use self::plan::Plan;
 use self::probe::Probe;
 use self::real::Guests;
 use self::schema::File;
-use self::set::Set;
+use self::set::{Begun, Set};
 use self::sweep::{Bench, sweep};
 use crate::image::{self, Image, KERNEL};
 use crate::qemu::host;
@@ -152,6 +152,12 @@ pub(crate) fn main(args: &ExperimentArgs) -> Result<ExitCode> {
     for plan in &plans {
         keep(plan, &folder)?;
     }
+    let host = host_of(&qemu, &image);
+    let begun = match args.resume {
+        Some(_) => Begun::read(&folder, &host)?,
+        None => Begun::new(host, args.boots),
+    };
+    begun.write(&folder)?;
     say::note(format!("results go to {}", folder.display()));
     let bench = Bench {
         qemu: &qemu,
@@ -159,10 +165,10 @@ pub(crate) fn main(args: &ExperimentArgs) -> Result<ExitCode> {
         probe: Probe::new(&qemu),
         guests: Guests::new(&qemu, &args.setup),
         libvirt: Libvirt::new(&args.setup),
-        boots: args.boots,
+        boots: args.boots.or(begun.boots),
         jobs: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let mut set = Set::new(host_of(&qemu, &image));
+    let mut set = Set::of(&begun);
     let mut complete = true;
     for plan in &plans {
         let swept = sweep(&bench, plan, &folder)?;

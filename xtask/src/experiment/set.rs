@@ -126,17 +126,73 @@ impl Experiment {
     }
 }
 
+/// What a sweep began with: it goes on with nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Begun {
+    pub(crate) begun: String,
+    pub(crate) host: Value,
+    /// Boots of each cell, if not as many as the files say.
+    pub(crate) boots: Option<u32>,
+}
+
+impl Begun {
+    /// A sweep that begins now.
+    pub(crate) fn new(host: Value, boots: Option<u32>) -> Self {
+        let begun = results::timestamp(results::now());
+        Self { begun, host, boots }
+    }
+
+    fn path(folder: &Path) -> PathBuf {
+        folder.join("begun.json")
+    }
+
+    /// # Errors
+    /// Whatever the file system says, with the path.
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        results::write(&Self::path(folder), &serde_json::to_value(self)?)
+    }
+
+    /// What the sweep in `folder` began with.
+    ///
+    /// # Errors
+    /// When that cannot be read, or the world is another one now: figures of two worlds in
+    /// one set would say nothing.
+    pub(crate) fn read(folder: &Path, host: &Value) -> Result<Self> {
+        let path = Self::path(folder);
+        let name = path.display();
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {name}"))?;
+        let begun: Self =
+            serde_json::from_str(&text).with_context(|| format!("{name} is corrupt"))?;
+        let (Some(old), Some(new)) = (begun.host.as_object(), host.as_object()) else {
+            bail!("{name} is corrupt: `host` is no object");
+        };
+        let differ = old.iter().find(|(key, value)| new.get(*key) != Some(value));
+        if let Some((key, was)) = differ {
+            let is = new.get(key).unwrap_or(&Value::Null);
+            bail!(
+                "the runs there are of another world: `{key}` was {was}, and is {is}; begin anew, or \
+                 go back to what they were made with"
+            );
+        }
+        Ok(begun)
+    }
+}
+
 impl Set {
-    /// A set of which nothing was run yet.
+    /// A set of which nothing was run yet, on this host, that begins now.
     pub(crate) fn new(host: Value) -> Self {
-        let now = results::timestamp(results::now());
+        Self::of(&Begun::new(host, None))
+    }
+
+    /// The set of a sweep, without its runs.
+    pub(crate) fn of(begun: &Begun) -> Self {
         Self {
             v: VERSION,
             kind: KIND.to_owned(),
-            begun: now.clone(),
-            ended: now,
+            begun: begun.begun.clone(),
+            ended: begun.begun.clone(),
             complete: false,
-            host,
+            host: begun.host.clone(),
             experiments: Vec::new(),
         }
     }
@@ -279,6 +335,24 @@ mod tests {
         std::fs::write(&path, text.replacen("\"boot\":0", "\"boot\":x", 1)).unwrap();
         let error = format!("{:#}", Journal::open(&folder).err().unwrap());
         assert!(error.contains("corrupt in line 1"), "{error}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_sweep_goes_on_in_its_own_world_only() {
+        let folder = folder("begun");
+        let host = |qemu: &str| serde_json::json!({"cpus": 2, "qemu": qemu});
+        let begun = Begun::new(host("7.2"), Some(3));
+        begun.write(&folder).unwrap();
+        assert_eq!(Begun::read(&folder, &host("7.2")).unwrap(), begun);
+        let error = Begun::read(&folder, &host("8.0")).unwrap_err().to_string();
+        assert!(
+            error.contains("`qemu` was \"7.2\", and is \"8.0\""),
+            "{error}"
+        );
+        std::fs::write(Begun::path(&folder), "{").unwrap();
+        let error = format!("{:#}", Begun::read(&folder, &host("7.2")).unwrap_err());
+        assert!(error.contains("is corrupt"), "{error}");
         std::fs::remove_dir_all(folder).unwrap();
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A boot gives one value, so there are a handful of them. They are drawn with
 //! replacement, and the interval holds the middle of the medians that come out (Efron's
-//! percentile bootstrap). With fewer than [`FEWEST`] values there is no interval.
+//! percentile bootstrap). With fewer than [`FEWEST`] values there is none.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) const DRAWS: usize = 4000;
 /// The confidence level.
 pub(crate) const LEVEL: f64 = 0.95;
-/// Fewer values than these have no interval.
-pub(crate) const FEWEST: usize = 3;
+/// Fewer values than these have no interval: it would be too narrow. Of five values it holds
+/// the true median in about 94 of 100 cases, of three in 76.
+pub(crate) const FEWEST: usize = 5;
 /// Draws are the same for the same values: a report can be made again.
 const SEED: u64 = 2013;
 
@@ -55,6 +56,21 @@ pub(crate) fn quantile(sorted: &[f64], at: f64) -> Option<f64> {
     let above = (below + 1).min(last);
     let part = place - below as f64;
     Some(sorted[below] + (sorted[above] - sorted[below]) * part)
+}
+
+/// How far boots differ, for people: the largest by the least, `x1.3`.
+pub(crate) fn spread(values: &[f64]) -> String {
+    match disagreement(values) {
+        Some(times) => format!("x{times:.2}"),
+        None => "-".into(),
+    }
+}
+
+/// The largest of some values by the least; `None` if there are none, or nothing to divide.
+pub(crate) fn disagreement(values: &[f64]) -> Option<f64> {
+    let least = values.iter().copied().min_by(f64::total_cmp)?;
+    let most = values.iter().copied().max_by(f64::total_cmp)?;
+    Some(most / least).filter(|times| times.is_finite())
 }
 
 /// The median of values with its interval.
@@ -130,6 +146,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn boots_that_disagree_show() {
+        assert_eq!(spread(&[4.0, 2.0, 3.0]), "x2.00");
+        assert_eq!(spread(&[]), "-");
+        assert_eq!(spread(&[0.0, 2.0]), "-");
+    }
+
+    #[test]
     fn medians_and_quantiles() {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
@@ -141,40 +164,43 @@ mod tests {
 
     #[test]
     fn an_interval_holds_its_estimate_and_few_values_have_none() {
-        assert_eq!(of_median(&[1.0, 2.0]), None);
+        assert_eq!(of_median(&[1.0, 2.0, 3.0, 4.0]), None);
         let values = [10.0, 11.0, 9.0, 10.5, 30.0];
         let found = of_median(&values).unwrap();
         assert_eq!(found.estimate, 10.5);
         assert!(found.low >= 9.0 && found.low <= 10.5, "{found:?}");
         assert!(found.high >= 10.5 && found.high <= 30.0, "{found:?}");
         assert_eq!(of_median(&values), Some(found));
-        let same = of_median(&[7.0; 4]).unwrap();
+        let same = of_median(&[7.0; 5]).unwrap();
         assert_eq!((same.low, same.high), (7.0, 7.0));
         assert_eq!(same.words(), "7.00 (7.00 to 7.00)");
     }
 
     #[test]
     fn ratios_within_a_boot_do_not_see_what_slows_the_whole_boot() {
-        let (a, b) = ([20.0, 60.0, 21.0], [10.0, 30.0, 10.0]);
+        let (a, b) = (
+            [20.0, 60.0, 21.0, 40.0, 20.0],
+            [10.0, 30.0, 10.0, 20.0, 10.0],
+        );
         let paired = of_paired_ratio(&a, &b).unwrap();
         assert!(paired.high - paired.low < 0.2, "{paired:?}");
         let apart = of_ratio(&a, &b).unwrap();
         assert!(apart.high - apart.low > 1.0, "{apart:?}");
-        assert_eq!(of_paired_ratio(&a, &[0.0; 3]), None);
+        assert_eq!(of_paired_ratio(&a, &[0.0; 5]), None);
         assert_eq!(of_ratio(&a, &[]), None);
     }
 
     /// Of a hundred samples of one distribution about 95 have the true median in the
-    /// interval; the percentile bootstrap of few values is somewhat too narrow.
+    /// interval, with as few values as have one.
     #[test]
     fn the_level_is_about_what_it_says() {
         let mut random = fastrand::Rng::with_seed(1);
-        let covered = (0..200).filter(|_| {
-            let values: Vec<f64> = (0..9).map(|_| random.f64()).collect();
+        let covered = (0..300).filter(|_| {
+            let values: Vec<f64> = (0..FEWEST).map(|_| random.f64()).collect();
             let found = of_median(&values).unwrap();
             (found.low..=found.high).contains(&0.5)
         });
         let covered = covered.count();
-        assert!((170..=200).contains(&covered), "{covered}");
+        assert!((270..=295).contains(&covered), "{covered}");
     }
 }

@@ -72,7 +72,8 @@ pub(crate) fn sweep(bench: &Bench<'_>, plan: &Plan, set: &Path) -> Result<Swept>
             }),
         }
     }
-    let known: BTreeSet<&Labels> = plan.cells.iter().map(|cell| &cell.labels).collect();
+    // What cannot run here any more counts neither as done nor as to be done.
+    let known: BTreeSet<&Labels> = cells.iter().map(|cell| &cell.labels).collect();
     runs.retain(|run| known.contains(&run.cell) && run.boot < experiment.boots);
     let done: BTreeSet<(Labels, u32)> = runs
         .iter()
@@ -169,7 +170,8 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
     std::fs::create_dir_all(&path)?;
     let files = Files::new(path)?;
     let silence = Duration::from_secs((*plan.file.timeout.get_ref()).cast_unsigned());
-    let note = results::note(cell.options.accelerator, host::hardware_virtualization());
+    let virtualization = host::hardware_virtualization();
+    let note = results::note(cell.options.accelerator, virtualization, host::is_guest());
     let mut run = Run {
         cell: cell.labels.clone(),
         boot,

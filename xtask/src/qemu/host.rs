@@ -62,11 +62,21 @@ pub(crate) fn hardware_virtualization() -> bool {
 }
 
 fn has_virtualization(cpuinfo: &str) -> bool {
+    flags(cpuinfo).any(|flag| flag == "vmx" || flag == "svm")
+}
+
+/// Whether this host is a guest itself: what KVM does then, another hypervisor does with
+/// it.
+pub(crate) fn is_guest() -> bool {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    flags(&text).any(|flag| flag == "hypervisor")
+}
+
+fn flags(cpuinfo: &str) -> impl Iterator<Item = &str> {
     cpuinfo
         .lines()
         .filter_map(|line| line.strip_prefix("flags"))
         .flat_map(str::split_whitespace)
-        .any(|flag| flag == "vmx" || flag == "svm")
 }
 
 /// A port of the loopback that nobody has now, neither for TCP nor for UDP.
@@ -143,6 +153,7 @@ mod tests {
         ));
         assert!(!has_virtualization("flags : fpu svmx\nvmx flags : ept"));
         assert!(!has_virtualization(""));
+        assert_eq!(flags("flags : fpu hypervisor\nbugs : x").count(), 3);
     }
 
     #[test]

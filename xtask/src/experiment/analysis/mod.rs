@@ -38,6 +38,7 @@ fn kind(note: &Option<String>) -> &'static str {
     match note.as_deref() {
         None => "hardware's",
         Some(note) if note.starts_with("TCG") => "TCG's",
+        Some(note) if note.starts_with("KVM in a guest") => "nested KVM's",
         Some(_) => "emulated KVM's",
     }
 }

@@ -4,15 +4,17 @@
 mod judge;
 mod rows;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use self::judge::{Judged, judge};
+use super::analysis;
 use super::findings::{Column, Table};
 use super::report::terminal;
-use super::set::{Experiment, Set};
+use super::set::{Experiment, Run, Set};
 use crate::say;
 use crate::usage::BadUsage;
 
@@ -101,18 +103,19 @@ fn one(old: &Experiment, new: &Experiment, all: bool) -> bool {
     let mut changed = false;
     for line in verdicts(old, new).into_iter().chain(outcomes(old, new)) {
         println!("{line}");
-        changed = true;
+        changed |= line.starts_with(CHANGED_LINE);
     }
     let pairs = rows::pairs(old, new);
     if pairs.is_empty() {
-        println!("No figures that both have.");
+        let cells = cells(new).len();
+        println!("No timed figures. {cells} cells after; what is not named above is as before.");
         return changed;
     }
     let judged = judge(&pairs);
-    for (accelerator, factor) in &judged.together {
+    for (accelerator, factor) in &judged.controls {
         println!(
-            "Under {accelerator} all figures together are {factor:.2} times those before: another \
-             state of the host, or a change that touches all. Each is judged beyond that."
+            "Under {accelerator} the controls (an idle port, pci-testdev) take {factor:.2} times \
+             what they did: another state of the host. Times are judged beyond that."
         );
     }
     let real = judged.rows.iter().filter(|row| row.real).count();
@@ -130,43 +133,97 @@ fn one(old: &Experiment, new: &Experiment, all: bool) -> bool {
     changed
 }
 
-/// The verdicts that changed.
+/// The verdicts that differ, drawn from the data by this tool for both. One that follows
+/// from timed figures differs as they do: those are judged, and this is a remark.
 fn verdicts(old: &Experiment, new: &Experiment) -> Vec<String> {
-    let pairs = old.findings.verdicts.iter().filter_map(|before| {
-        let mut all = new.findings.verdicts.iter();
+    let (before, after) = (analysis::analyse(old), analysis::analyse(new));
+    let timed = old
+        .runs
+        .iter()
+        .any(|run| run.of_kind("summary").next().is_some())
+        || old
+            .runs
+            .iter()
+            .any(|run| run.of_kind("load").next().is_some());
+    let pairs = before.verdicts.iter().filter_map(|before| {
+        let mut all = after.verdicts.iter();
         let after = all.find(|after| after.claim == before.claim)?;
         (before.answer != after.answer).then(|| {
             let (was, is) = (before.answer.words(), after.answer.words());
-            format!(
-                "CHANGED: {} Before: {was}; after: {is}. {}",
-                before.claim, after.because
-            )
+            let word = if timed { "Verdict" } else { CHANGED_LINE };
+            let (claim, because) = (&before.claim, &after.because);
+            format!("{word}: {claim} Before: {was}; after: {is}. {because}")
         })
     });
     pairs.collect()
 }
 
-/// The cells that end otherwise now.
+/// What a line begins with that tells of a change.
+const CHANGED_LINE: &str = "CHANGED";
+
+/// The cells that end otherwise now, that show other devices, or that one set lacks.
 fn outcomes(old: &Experiment, new: &Experiment) -> Vec<String> {
-    let mut lines = Vec::new();
-    let ends = |experiment: &Experiment, like: &super::set::Run| {
-        let same = experiment.runs.iter().filter(|run| run.cell == like.cell);
-        let mut ends: Vec<String> = same.map(|run| run.verdict.clone()).collect();
-        ends.sort();
-        ends.dedup();
-        ends.join(" or ")
-    };
-    for run in old.runs.iter().filter(|run| run.boot == 0) {
-        let (was, is) = (ends(old, run), ends(new, run));
-        if was != is && !is.is_empty() {
-            let cell: Vec<&str> = run.cell.values().map(String::as_str).collect();
-            lines.push(format!(
-                "CHANGED: {}: {was} before, {is} after",
-                cell.join(", ")
-            ));
+    let (before, after) = (cells(old), cells(new));
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let lines = names.into_iter().filter_map(|name| {
+        let none = "not run".to_owned();
+        let was = before.get(name).unwrap_or(&none);
+        let is = after.get(name).unwrap_or(&none);
+        (was != is).then(|| format!("{CHANGED_LINE}: {name}: {was} before, {is} after"))
+    });
+    lines.collect()
+}
+
+/// How each cell ended, and what was seen of its devices, in words.
+fn cells(experiment: &Experiment) -> BTreeMap<String, String> {
+    let mut cells: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for run in &experiment.runs {
+        let labels = experiment.axes.iter().map(|axis| run.label(axis));
+        let name = labels.collect::<Vec<_>>().join(", ");
+        cells.entry(name).or_default().insert(seen(run));
+    }
+    let words = |seen: BTreeSet<String>| seen.into_iter().collect::<Vec<_>>().join(" or ");
+    cells
+        .into_iter()
+        .map(|(name, seen)| (name, words(seen)))
+        .collect()
+}
+
+/// How a run ended, and how many devices worked by which interface.
+fn seen(run: &Run) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for record in &run.records {
+        let kind = record["kind"].as_str().unwrap_or_default();
+        let what = match kind {
+            "device" => record["transport"].as_str().map(str::to_owned),
+            "probe" | "real-guest" => {
+                let policy = record["policy"].as_str().unwrap_or("guest");
+                let by = record["transport"]
+                    .as_str()
+                    .or(record["interface"].as_str());
+                let works = record["works"] == true;
+                Some(format!(
+                    "{policy} {}",
+                    by.filter(|_| works).unwrap_or("stopped")
+                ))
+            }
+            "pci" => {
+                let bars = record["bars"].as_array().into_iter().flatten();
+                let mut io = bars.filter(|bar| bar["kind"] == "io" && bar["address"].is_string());
+                io.next().map(|_| "IO".to_owned())
+            }
+            _ => None,
+        };
+        if let Some(what) = what {
+            *counts.entry(what).or_default() += 1;
         }
     }
-    lines
+    let counts = counts.iter().map(|(what, count)| format!("{count} {what}"));
+    let counts = counts.collect::<Vec<_>>().join(", ");
+    match counts.as_str() {
+        "" => run.verdict.clone(),
+        counts => format!("{} ({counts})", run.verdict),
+    }
 }
 
 fn table(judged: &Judged<'_>, all: bool) -> Option<Table> {

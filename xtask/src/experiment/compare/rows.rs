@@ -19,12 +19,23 @@ const SUMMARY: [&str; 7] = [
 /// What names a load.
 const LOAD: [&str; 5] = ["workload", "what", "driver", "transport", "notify"];
 
+/// What a figure is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A time that has no driver and no device in it: it shows how fast the host was.
+    Control,
+    Time,
+    /// A number of things, which a slow host does not scale.
+    Count,
+}
+
 /// A figure in both.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pair {
     /// The cell and the row, for people.
     pub(super) name: String,
     pub(super) accelerator: String,
+    pub(super) kind: Kind,
     /// A value a boot.
     pub(super) before: Vec<f64>,
     pub(super) after: Vec<f64>,
@@ -42,17 +53,18 @@ impl Pair {
 }
 
 /// The values of an experiment, by accelerator and name.
-type Values = BTreeMap<(String, String), Vec<f64>>;
+type Values = BTreeMap<(String, String), (Kind, Vec<f64>)>;
 
 /// The figures that both have.
 pub(super) fn pairs(old: &Experiment, new: &Experiment) -> Vec<Pair> {
     let mut after = values(new);
-    let pairs = values(old).into_iter().filter_map(|(key, before)| {
-        let after = after.remove(&key)?;
+    let pairs = values(old).into_iter().filter_map(|(key, (kind, before))| {
+        let (_, after) = after.remove(&key)?;
         let (accelerator, name) = key;
         Some(Pair {
             name,
             accelerator,
+            kind,
             before,
             after,
         })
@@ -64,13 +76,17 @@ fn values(experiment: &Experiment) -> Values {
     let mut values = Values::new();
     for run in &experiment.runs {
         for record in &run.records {
-            for (name, value) in figures(record) {
+            for (name, kind, value) in figures(record) {
                 let cell = cell(experiment, run);
                 let key = (
                     run.label("accelerator").to_owned(),
                     format!("{cell}: {name}"),
                 );
-                values.entry(key).or_default().push(value);
+                values
+                    .entry(key)
+                    .or_insert((kind, Vec::new()))
+                    .1
+                    .push(value);
             }
         }
     }
@@ -84,43 +100,34 @@ fn cell(experiment: &Experiment, run: &Run) -> String {
 
 /// A record's figures, each with its name. Of a distribution the fastest sample counts,
 /// which a busy host disturbs least.
-fn figures(record: &Value) -> Vec<(String, f64)> {
+fn figures(record: &Value) -> Vec<(String, Kind, f64)> {
     let named = |keys: &[&str], what: &str| {
         let words = keys.iter().filter_map(|key| record[*key].as_str());
-        words
-            .chain([what])
-            .filter(|word| !word.is_empty())
-            .collect::<Vec<_>>()
-            .join(" ")
+        let words = words.chain([what]).filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join(" ")
     };
     let mut found = Vec::new();
-    let mut add = |keys: &[&str], what: String, value: &Value| {
-        if let Some(value) = value
-            .as_f64()
-            .filter(|value| value.is_finite() && *value > 0.0)
-        {
-            found.push((named(keys, &what), value));
+    let mut add = |keys: &[&str], what: String, kind, value: &Value| {
+        let value = value.as_f64();
+        if let Some(value) = value.filter(|value| value.is_finite() && *value > 0.0) {
+            found.push((named(keys, &what), kind, value));
         }
     };
     match record["kind"].as_str() {
-        Some("summary") => add(&SUMMARY, "min".into(), &record["min"]),
+        Some("summary") => {
+            let control = matches!(record["case"].as_str(), Some("baseline" | "testdev"));
+            let kind = if control { Kind::Control } else { Kind::Time };
+            add(&SUMMARY, "min".into(), kind, &record["min"]);
+        }
         Some("load") => {
             let depth = &record["depth"];
-            add(
-                &LOAD,
-                format!("depth {depth} cycles"),
-                &record["cycles"]["p50"],
-            );
-            add(
-                &LOAD,
-                format!("depth {depth} doorbells"),
-                &record["doorbells"],
-            );
-            add(
-                &LOAD,
-                format!("depth {depth} interrupts"),
-                &record["interrupts_came"],
-            );
+            for (what, kind, value) in [
+                ("cycles", Kind::Time, &record["cycles"]["p50"]),
+                ("doorbells", Kind::Count, &record["doorbells"]),
+                ("interrupts", Kind::Count, &record["interrupts_came"]),
+            ] {
+                add(&LOAD, format!("depth {depth} {what}"), kind, value);
+            }
         }
         _ => {}
     }
@@ -167,7 +174,9 @@ mod tests {
         let load = json!({"kind": "load", "workload": "blk", "driver": "ours", "depth": 16,
             "cycles": {"p50": 1700.5}, "doorbells": 0.01, "interrupts_came": 0.0});
         let found = figures(&load);
-        assert_eq!(found[0], ("blk ours depth 16 cycles".to_owned(), 1700.5));
+        let name = "blk ours depth 16 cycles".to_owned();
+        assert_eq!(found[0], (name, Kind::Time, 1700.5));
+        assert_eq!(found[1].1, Kind::Count);
         assert_eq!(found.len(), 2);
     }
 }
