@@ -14,6 +14,9 @@ use crate::virtio::Features;
 mod any;
 mod barrier;
 mod error;
+mod memory;
+#[cfg(test)]
+mod model;
 pub mod packed;
 mod request;
 pub mod split;

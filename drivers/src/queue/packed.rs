@@ -6,7 +6,7 @@
 //! what is in them, the driver notes in memory that the device is not told of.
 //! What the device writes is read once, checked, and not trusted for that.
 
-use core::mem;
+use core::mem::{self, offset_of};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
@@ -16,6 +16,7 @@ use virtio_spec::virtq::DescF;
 use virtio_spec::{le16, le32, le64};
 
 use super::barrier;
+use super::memory::{self, Field};
 use super::request::{DESC, Lent, Note, Request, Tables, allocate, need_event};
 use super::{Buffer, QueueError, Ring, Token, Used};
 use crate::dma::{Dma, DmaError, Table};
@@ -146,8 +147,8 @@ impl<D: Dma> PackedRing<D> {
 
     /// The flags of the descriptor at `index`, which both sides access.
     #[inline]
-    fn flags(&self, index: u16) -> &AtomicU16 {
-        let offset = usize::from(index) * DESC + mem::offset_of!(Desc, flags);
+    fn flags(&self, index: u16) -> Field<'_, AtomicU16> {
+        let offset = usize::from(index) * DESC + offset_of!(Desc, flags);
         // SAFETY: inside the ring's memory, which a ring that is not broken has;
         // aligned, as descriptors are to 16, and accessed atomically only.
         unsafe { self.memory.word(offset) }
@@ -155,9 +156,9 @@ impl<D: Dma> PackedRing<D> {
 
     /// An event suppression structure, of which both halves are accessed at once.
     #[inline]
-    fn event(&self, offset: usize) -> &AtomicU32 {
+    fn event(&self, offset: usize) -> Field<'_, AtomicU32> {
         // SAFETY: as in `flags`; the structures are aligned to `LINE`.
-        unsafe { AtomicU32::from_ptr(self.memory.at(offset).as_ptr()) }
+        Field(unsafe { AtomicU32::from_ptr(self.memory.at(offset).as_ptr()) })
     }
 
     /// Writes a request into a table of indirect descriptors (2.8.7), and says what
@@ -180,7 +181,7 @@ impl<D: Dma> PackedRing<D> {
             };
             // SAFETY: no request has more buffers than its table has descriptors;
             // the device does not read them before the request is available.
-            unsafe { table.add(index).write_volatile(desc) }
+            unsafe { memory::write(table.add(index), desc) }
         }
         Buffer::readable(address, (buffers.len() * DESC) as u32)
     }
@@ -188,13 +189,14 @@ impl<D: Dma> PackedRing<D> {
     /// Writes a descriptor but for its flags.
     #[inline]
     fn write_body(&self, index: u16, id: u16, buffer: &Buffer) {
-        let desc = self.descriptor(index).as_ptr();
+        let desc = self.descriptor(index);
         // SAFETY: a descriptor of the ring's that is free, so that the device does
         // not read it before it is made available.
         unsafe {
-            (&raw mut (*desc).addr).write_volatile(le64::from(buffer.address));
-            (&raw mut (*desc).len).write_volatile(le32::from(buffer.len));
-            (&raw mut (*desc).id).write_volatile(le16::from(id));
+            let (addr, len) = (offset_of!(Desc, addr), offset_of!(Desc, len));
+            memory::write(desc.byte_add(addr).cast(), le64::from(buffer.address));
+            memory::write(desc.byte_add(len).cast(), le32::from(buffer.len));
+            memory::write(desc.byte_add(offset_of!(Desc, id)).cast(), le16::from(id));
         }
     }
 
@@ -388,12 +390,15 @@ impl<D: Dma> Ring for PackedRing<D> {
             }
             return Ok(None);
         }
-        let desc = self.descriptor(index).as_ptr();
+        let desc = self.descriptor(index);
         // SAFETY: inside the ring's memory and aligned; the device has written it, as
         // its flags say, and copies are taken once.
-        let (id, len) = unsafe {
-            let id = (&raw const (*desc).id).read_volatile();
-            (id, (&raw const (*desc).len).read_volatile())
+        let (id, len): (le16, le32) = unsafe {
+            let id = memory::read(desc.byte_add(offset_of!(Desc, id)).cast());
+            (
+                id,
+                memory::read(desc.byte_add(offset_of!(Desc, len)).cast()),
+            )
         };
         let used = self.take_back(flags, id.into(), len.into());
         if used.is_err() {

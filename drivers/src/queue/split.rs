@@ -12,6 +12,7 @@ use virtio_spec::virtq::{AvailF, Desc, DescF, UsedElem, UsedF};
 use virtio_spec::{le16, le32, le64};
 
 use super::barrier;
+use super::memory::{self, Field};
 use super::request::{DESC, Lent, Note, Request, Tables, allocate, need_event};
 use super::{Buffer, QueueError, Ring, Token, Used};
 use crate::dma::{Dma, DmaError, Table};
@@ -177,34 +178,34 @@ impl<D: Dma> SplitRing<D> {
     }
 
     /// A 16-bit field that both sides access.
-    fn field(&self, offset: usize) -> &AtomicU16 {
+    fn field(&self, offset: usize) -> Field<'_, AtomicU16> {
         // SAFETY: inside the ring's memory, which a ring that is not broken has;
         // aligned to 2 (all offsets are even and the memory starts at a page), and
         // accessed atomically only.
         unsafe { self.memory.word(offset) }
     }
 
-    fn avail_flags(&self) -> &AtomicU16 {
+    fn avail_flags(&self) -> Field<'_, AtomicU16> {
         self.field(self.layout.avail)
     }
 
-    fn avail_idx_field(&self) -> &AtomicU16 {
+    fn avail_idx_field(&self) -> Field<'_, AtomicU16> {
         self.field(self.layout.avail + 2)
     }
 
-    fn used_event(&self) -> &AtomicU16 {
+    fn used_event(&self) -> Field<'_, AtomicU16> {
         self.field(self.layout.avail + RING_HEADER + 2 * usize::from(self.size))
     }
 
-    fn used_flags(&self) -> &AtomicU16 {
+    fn used_flags(&self) -> Field<'_, AtomicU16> {
         self.field(self.layout.used)
     }
 
-    fn used_idx_field(&self) -> &AtomicU16 {
+    fn used_idx_field(&self) -> Field<'_, AtomicU16> {
         self.field(self.layout.used + 2)
     }
 
-    fn avail_event(&self) -> &AtomicU16 {
+    fn avail_event(&self) -> Field<'_, AtomicU16> {
         self.field(self.layout.used + RING_HEADER + USED_ELEM * usize::from(self.size))
     }
 
@@ -323,7 +324,7 @@ unsafe fn write_whole(at: NonNull<Desc>, desc: Desc) {
     // SAFETY: of the same size, and all of its bytes are fields'.
     let whole = unsafe { mem::transmute::<Desc, u128>(desc) };
     // SAFETY: the caller's promise.
-    unsafe { at.cast::<u128>().write_volatile(whole) }
+    unsafe { memory::write(at.cast(), whole) }
 }
 
 impl<D: Dma> Ring for SplitRing<D> {
@@ -444,7 +445,7 @@ impl<D: Dma> Ring for SplitRing<D> {
         let entry = self.layout.used + RING_HEADER + USED_ELEM * self.slot(self.used_idx);
         // SAFETY: inside the ring's memory and aligned; the device has written
         // it, as its index says, and a copy is taken once.
-        let element = unsafe { self.at::<UsedElem>(entry).read_volatile() };
+        let element = unsafe { memory::read(self.at::<UsedElem>(entry)) };
         let used = self.take_back(element);
         if used.is_err() {
             self.broken = true;

@@ -8,6 +8,7 @@ use crate::queue::tests::rig::{Random, wait_until};
 mod events;
 mod faults;
 mod layout;
+mod model;
 
 const PACKED: Features = Features::VERSION_1.union(Features::RING_PACKED);
 const EVENT_IDX: Features = PACKED.union(Features::EVENT_IDX);

@@ -4,6 +4,7 @@ use crate::queue::tests::rig::Random;
 
 mod faults;
 mod layout;
+mod model;
 mod notification;
 
 const LEGACY: RingLayout = RingLayout::Contiguous { align: 4096 };
