@@ -12,9 +12,12 @@
 //! returns the driver's own words.
 
 mod balloon;
+mod bars;
 mod block;
 mod config;
 mod console;
+mod events;
+mod msix;
 mod net;
 mod pci;
 mod ring;

@@ -1,57 +1,54 @@
-//! Lies in configuration space: capability lists, BARs' sizes, MSI-X tables.
+//! Lies in configuration space: capability lists.
 
 use core::ptr::NonNull;
 use std::cell::Cell;
 
-use doorbell::device::{DeviceError, Setup, Vectors};
 use doorbell::dma::fake::FakeDma;
 use doorbell::mmio::{MapError, MapMmio};
 use doorbell::pci::capabilities;
 use doorbell::pci::fake::{FakeFunction, FakePci};
 use doorbell::pci::{
-    AddressRange, Apertures, Bar, BusRange, CapabilityError, ConfigRegionAccess, ConfigSpace,
-    Function, Message, MsiX, MsiXError, PciAddress, Topology, assign,
+    BusRange, CapabilityError, ConfigRegionAccess, ConfigSpace, Function, PciAddress, Topology,
 };
 use doorbell::transport::fake::{FakeDevice, FakePorts, Options};
 use doorbell::transport::pci::{PciError, Structures};
 use doorbell::transport::pci_modern::{NotifyChoice, PciModern};
-use doorbell::transport::{DeviceStatus, Notifier, RingLayout, TransportError};
-use doorbell::virtio::Polls;
+use doorbell::transport::{Notifier, RingLayout};
 
-use crate::session::{FakeRng, SPLIT, rng_options};
+use crate::session::{SPLIT, rng_options};
 
-const BAR: u64 = 0x8_0000_0000;
-const LEN: u64 = 0x4000;
+pub(crate) const BAR: u64 = 0x8_0000_0000;
+pub(crate) const LEN: u64 = 0x4000;
 
-fn address() -> PciAddress {
+pub(crate) fn address() -> PciAddress {
     PciAddress::new(0, 0, 1, 0)
 }
 
 /// A virtio capability without its first two bytes (4.1.4).
-fn structure(kind: u8, offset: u32, length: u32) -> Vec<u8> {
+pub(crate) fn structure(kind: u8, offset: u32, length: u32) -> Vec<u8> {
     let mut body = Vec::from([16, kind, 4, 0, 0, 0]);
     body.extend(offset.to_le_bytes());
     body.extend(length.to_le_bytes());
     body
 }
 
-fn bare() -> FakeFunction {
+pub(crate) fn bare() -> FakeFunction {
     FakeFunction::endpoint(0x1af4, 0x1044)
         .memory64_bar(4, LEN, true)
         .at(4, BAR)
 }
 
 /// Configuration space in which a dword is another at each read.
-struct Fickle {
-    pci: FakePci,
+pub(crate) struct Fickle {
+    pub(crate) pci: FakePci,
     offset: u16,
-    reads: Cell<u32>,
+    pub(crate) reads: Cell<u32>,
     /// What it is at which read, counted from 0.
     value: fn(u32, u32) -> u32,
 }
 
 impl Fickle {
-    fn new(function: FakeFunction, offset: u16, value: fn(u32, u32) -> u32) -> Self {
+    pub(crate) fn new(function: FakeFunction, offset: u16, value: fn(u32, u32) -> u32) -> Self {
         Self {
             pci: FakePci::new().with(1, 0, function),
             offset,
@@ -61,11 +58,11 @@ impl Fickle {
     }
 
     /// One that is as it says.
-    fn honest(function: FakeFunction) -> Self {
+    pub(crate) fn honest(function: FakeFunction) -> Self {
         Self::new(function, 0, |_, value| value)
     }
 
-    fn function(&self) -> Function {
+    pub(crate) fn function(&self) -> Function {
         let mut storage = [Function::default()];
         // SAFETY: there is no device.
         unsafe { Topology::enumerate(self, &[BusRange::ALL], &mut storage) }.unwrap();
@@ -118,10 +115,10 @@ fn list(config: &Fickle) -> (usize, Option<CapabilityError>) {
 }
 
 /// The BAR as memory; nothing else is mapped.
-struct Memory(Vec<u64>);
+pub(crate) struct Memory(pub(crate) Vec<u64>);
 
 impl Memory {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(vec![0; LEN as usize / 8])
     }
 }
@@ -138,7 +135,7 @@ unsafe impl MapMmio for Memory {
 }
 
 /// What the modern transport says of a function.
-fn modern(function: FakeFunction) -> PciError {
+pub(crate) fn modern(function: FakeFunction) -> PciError {
     let dma = FakeDma::default();
     let options = Options {
         layout: RingLayout::Contiguous { align: 4096 },
@@ -185,7 +182,7 @@ fn longest() -> FakeFunction {
     (0x40..0x100u16)
         .step_by(4)
         .fold(bare().capability(1, &[]), |function, offset| {
-            function.register(offset, u32::from(offset + 4 & 0xff) << 8 | 1)
+            function.register(offset, u32::from((offset + 4) & 0xff) << 8 | 1)
         })
 }
 
@@ -250,196 +247,4 @@ pub(crate) fn a_list_that_comes_back() -> String {
     }
     let (address, offset) = (address(), 0x44);
     CapabilityError::Loop { address, offset }.to_string()
-}
-
-/// BAR `index` of a function, and what it says of itself.
-fn bar(config: &Fickle, index: usize) -> (Bar, String) {
-    let bar = config.function().bars[index].unwrap();
-    (
-        bar,
-        bar.reason.map_or_else(String::new, |why| why.to_string()),
-    )
-}
-
-pub(crate) fn sizes_that_cannot_be() -> String {
-    let endpoint = || FakeFunction::endpoint(1, 2);
-    let said = [(0, 0xffff_5000), (6, 0xffff_f000), (0xc, 0)].map(|(fixed, mask)| {
-        let (bar, why) = bar(&Fickle::honest(endpoint().bar(0, fixed, mask)), 0);
-        assert_eq!((bar.size, bar.address), (0, None));
-        why
-    });
-    let [uneven, reserved, nothing] = said;
-    assert!(reserved.contains("0b11") && nothing.contains("no power of two"));
-    uneven
-}
-
-const MEM32: &[AddressRange] = &[AddressRange {
-    first: 0xc000_0000,
-    last: 0xfebf_ffff,
-}];
-
-/// The BARs of two functions, after addresses were given.
-fn assigned(one: FakeFunction, other: FakeFunction) -> Vec<Bar> {
-    let pci = FakePci::new().with(1, 0, one).with(2, 0, other);
-    let mut storage = [Function::default(); 2];
-    // SAFETY: there is no device.
-    let mut topology =
-        unsafe { Topology::enumerate(&pci, &[BusRange::ALL], &mut storage) }.unwrap();
-    let apertures = Apertures {
-        io: &[],
-        mem32: MEM32,
-        mem64: &[],
-    };
-    // SAFETY: there is no device.
-    unsafe { assign(&pci, &mut topology, &apertures) };
-    // No two answer to one address.
-    pci.audit();
-    storage.iter().flat_map(|one| one.bars).flatten().collect()
-}
-
-pub(crate) fn two_at_one_address() -> String {
-    let same = || {
-        FakeFunction::endpoint(1, 2)
-            .memory_bar(0, 0x1000)
-            .at(0, 0xc000_0000)
-    };
-    let bars = assigned(same(), same());
-    let [one, other] = [0, 1].map(|index| bars[index].range().unwrap());
-    assert!(!one.overlaps(other));
-    "one of them moves".into()
-}
-
-pub(crate) fn a_bar_that_takes_no_writes() -> String {
-    let function = FakeFunction::endpoint(1, 2).register(0x10, 0xfebd_1000);
-    let (bar, why) = bar(&Fickle::honest(function), 0);
-    assert_eq!((bar.size, bar.address), (0, None));
-    why
-}
-
-pub(crate) fn a_size_that_changes() -> String {
-    let function = || FakeFunction::endpoint(1, 2).memory_bar(0, 0x1000);
-    for seed in 0..64u32 {
-        let config = Fickle::new(function(), 0x10, |read, value| match read % 3 {
-            0 => value,
-            turn => 0xffff_f000 << (turn + read / 3 % 8) & !0xf,
-        });
-        config.reads.set(seed);
-        let bars = config.function().bars;
-        for bar in bars.into_iter().flatten() {
-            assert!(bar.size == 0 || bar.size.is_power_of_two());
-            assert!(bar.address.is_some() != bar.reason.is_some());
-        }
-    }
-    "as it is found, a power of two, or none and a reason".into()
-}
-
-pub(crate) fn a_bar_larger_than_memory() -> String {
-    let huge = FakeFunction::endpoint(1, 2).memory64_bar(0, 1 << 63, true);
-    let small = FakeFunction::endpoint(1, 2).memory_bar(0, 0x1000);
-    let bars = assigned(huge, small);
-    assert_eq!((bars[0].size, bars[0].address), (1 << 63, None));
-    assert!(bars[1].address.is_some(), "the other has its place");
-    bars[0].reason.unwrap().to_string()
-}
-
-pub(crate) fn a_bar_shorter_than_its_structures() -> String {
-    let function = FakeFunction::endpoint(0x1af4, 0x1044)
-        .memory64_bar(4, 0x80, true)
-        .at(4, BAR)
-        .capability(9, &structure(1, 0, 0x100));
-    let kind = "common configuration";
-    let error = modern(function);
-    assert_eq!(error, PciError::NoStructure { kind });
-    error.to_string()
-}
-
-/// A function whose MSI-X capability, at 0x40, holds these.
-fn msix(control: u16, table: u32, pending: u32) -> FakeFunction {
-    let mut body = Vec::from(control.to_le_bytes());
-    body.extend(table.to_le_bytes());
-    body.extend(pending.to_le_bytes());
-    bare().capability(0x11, &body).writable(0x40, 0xf800_0000)
-}
-
-fn msix_error(function: FakeFunction) -> MsiXError {
-    let (config, memory) = (Fickle::honest(function), Memory::new());
-    // SAFETY: there is no device.
-    let msix = unsafe { MsiX::new(&config.function(), &config, &memory) };
-    msix.unwrap_err()
-}
-
-pub(crate) fn a_table_in_no_bar() -> String {
-    let said = [1, 5, 6, 7].map(|bar| {
-        let error = msix_error(msix(2, 0x100 | bar, 0x804));
-        let named = matches!(error, MsiXError::NoBar { bar: found, .. } if u32::from(found) == bar);
-        assert!(named, "{error}");
-        error.to_string()
-    });
-    said[3].clone()
-}
-
-pub(crate) fn a_vector_that_is_never_taken() -> String {
-    let dma = FakeDma::default();
-    let device = FakeDevice::new(&dma, rng_options(SPLIT));
-    let setup = Setup {
-        vectors: Vectors::Shared(3),
-        ..Setup::new(8, SPLIT)
-    };
-    let rng = FakeRng::new(device.transport(), &setup, &dma, &mut Polls(10));
-    let error = rng.unwrap_err();
-    let refused = TransportError::VectorRefused { vector: 3 };
-    assert_eq!(error, DeviceError::Transport(refused));
-    assert_eq!(device.status(), DeviceStatus::FAILED);
-    assert_eq!(dma.live(), 0);
-    error.to_string()
-}
-
-pub(crate) fn a_table_that_grows() -> String {
-    // 3 entries at first, 2048 from then on.
-    let config = Fickle::new(msix(2, 0x4, 0x3ff4), 0x40, |_, value| value);
-    let (function, memory) = (config.function(), Memory::new());
-    // SAFETY: there is no device.
-    let msix = unsafe { MsiX::new(&function, &config, &memory) };
-    let mut msix = msix.unwrap().unwrap();
-    config.pci.change(address(), 0x40, 0x07ff_0000, 0x07ff_0000);
-    msix.enable();
-    let message = Message {
-        address: 0xfee0_0000,
-        data: 1,
-    };
-    // SAFETY: nothing sends it.
-    let error = unsafe { msix.set(3, message) }.unwrap_err();
-    assert_eq!(error, MsiXError::NoEntry { entry: 3, size: 3 });
-    assert_eq!(
-        memory.0[6..],
-        vec![0; memory.0.len() - 6],
-        "behind the three"
-    );
-    error.to_string()
-}
-
-pub(crate) fn a_table_longer_than_its_bar() -> String {
-    let error = msix_error(msix(0x7ff, 0x4, 0x3ff4));
-    let MsiXError::Outside { len, size, .. } = error else {
-        panic!("{error}")
-    };
-    assert_eq!((len, size), (2048 * 16, LEN));
-    error.to_string()
-}
-
-pub(crate) fn a_capability_without_room() -> String {
-    let function = bare()
-        .capability(9, &[])
-        .register(0x40, 0xfc09)
-        .register(0xfc, 0x0011);
-    let error = msix_error(function);
-    assert_eq!(error, MsiXError::Truncated { offset: 0xfc });
-    error.to_string()
-}
-
-pub(crate) fn a_list_that_never_has_it() -> String {
-    let function = bare().capability(9, &[]).register(0x40, 0x4009);
-    let error = msix_error(function);
-    assert!(matches!(error, MsiXError::Capabilities(_)), "{error}");
-    error.to_string()
 }

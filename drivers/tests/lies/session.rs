@@ -157,13 +157,22 @@ pub(crate) fn flipping<R>(pointer: *mut u8, values: [u32; 2], f: impl FnOnce() -
                 }
             }
         });
+        // Also where `f` panics.
+        let _stop = Stop(&stop);
         while !begun.load(Ordering::Relaxed) {
             thread::yield_now();
         }
-        let result = f();
-        stop.store(true, Ordering::Relaxed);
-        result
+        f()
     })
+}
+
+/// Ends the flipping.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Rounds of what is a matter of luck.

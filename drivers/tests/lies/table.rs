@@ -1,7 +1,7 @@
 //! The table of lies: what a device may write or present, and how it may lie with it.
 //! A cell is a test, or a word on why there is no such lie.
 
-use crate::{balloon, block, config, console, net, pci, ring, setup};
+use crate::{balloon, bars, block, config, console, events, msix, net, pci, ring, setup};
 
 /// Does what the cell says, and returns what the driver said of it.
 pub(crate) enum Cell {
@@ -97,10 +97,10 @@ pub(crate) static TABLE: &[Row] = &[
     row(
         "event suppression",
         [
-            Test(ring::events_out_of_range),
-            Test(ring::events_of_before),
-            Test(ring::doorbells_never_wanted),
-            Test(ring::events_that_change),
+            Test(events::out_of_range),
+            Test(events::of_before),
+            Test(events::doorbells_never_wanted),
+            Test(events::that_change),
             Not("a number"),
             Not("a number"),
             Not("no links"),
@@ -169,12 +169,12 @@ pub(crate) static TABLE: &[Row] = &[
     row(
         "BAR sizes",
         [
-            Test(pci::sizes_that_cannot_be),
-            Test(pci::two_at_one_address),
-            Test(pci::a_bar_that_takes_no_writes),
-            Test(pci::a_size_that_changes),
-            Test(pci::a_bar_larger_than_memory),
-            Test(pci::a_bar_shorter_than_its_structures),
+            Test(bars::sizes_that_cannot_be),
+            Test(bars::two_at_one_address),
+            Test(bars::a_bar_that_takes_no_writes),
+            Test(bars::a_size_that_changes),
+            Test(bars::a_bar_larger_than_memory),
+            Test(bars::a_bar_shorter_than_its_structures),
             Not("no links"),
         ],
     ),
@@ -205,13 +205,13 @@ pub(crate) static TABLE: &[Row] = &[
     row(
         "MSI-X table",
         [
-            Test(pci::a_table_in_no_bar),
+            Test(msix::a_table_in_no_bar),
             Not("no history"),
-            Test(pci::a_vector_that_is_never_taken),
-            Test(pci::a_table_that_grows),
-            Test(pci::a_table_longer_than_its_bar),
-            Test(pci::a_capability_without_room),
-            Test(pci::a_list_that_never_has_it),
+            Test(msix::a_vector_that_is_never_taken),
+            Test(msix::a_table_that_grows),
+            Test(msix::a_table_longer_than_its_bar),
+            Test(msix::a_capability_without_room),
+            Test(msix::a_list_that_never_has_it),
         ],
     ),
     row(
