@@ -4,10 +4,12 @@
 //! What runs is [`SplitRing`](super::SplitRing) and
 //! [`PackedRing`](super::PackedRing) themselves. Their accesses to the ring
 //! ([`memory`](super::memory)) and their barriers ([`barrier`](super::barrier)) come
-//! here while a model runs on the thread, and act on a [`Memory`] that is weaker
-//! than any processor's. Before each load and barrier the device may take any number
-//! of steps, and a load may find each value that the memory allows ([`history`]).
-//! The devices ([`split`], [`packed`]) are written from the specification.
+//! here while a model runs on the thread, and act on a [`Memory`] that keeps no order
+//! which C11 does not ask for ([`history`]): weaker than x86's with its store buffer,
+//! and as weak as Arm's or RISC-V's but for what is below. Before each load and
+//! barrier the device may take any number of steps, and a load may find each value
+//! that the memory allows. The devices ([`split`], [`packed`]) are models, written
+//! from the specification.
 //!
 //! [`explore`] goes through all choices, with states that were seen before left out
 //! (they are told apart by a hash of 64 bits). What it looks for:
@@ -20,9 +22,10 @@
 //!   length; an error about a device that keeps the rules.
 //! - Bytes that both sides write, in no order.
 //!
-//! What it leaves out: indirect tables, sizes and numbers of requests above those of
-//! the tests, loads that are late for earlier loads without an acquire beyond
-//! finding old values (C11 without load buffering), and the compiler.
+//! What it leaves out: indirect tables; sizes and numbers of requests above those of
+//! the tests; stores that come before loads which the program has before them (load
+//! buffering); what a compiler does; and devices that break the rules, which have
+//! tests of their own (`tests/lies`).
 
 use core::cell::RefCell;
 use core::hash::{Hash, Hasher};
@@ -37,7 +40,6 @@ mod explore;
 mod history;
 mod packed;
 mod split;
-#[cfg(test)]
 mod tests;
 
 use device::{Device, Hands};
