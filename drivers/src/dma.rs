@@ -264,6 +264,7 @@ pub mod fake {
     use std::alloc::{Layout, alloc_zeroed, dealloc};
     use std::collections::BTreeMap;
     use std::sync::Mutex;
+    use std::vec::Vec;
 
     use super::{Dma, DmaError, DmaMemory, NonNull};
 
@@ -278,6 +279,7 @@ pub mod fake {
     pub struct FakeDma {
         state: Mutex<State>,
         budget: Option<usize>,
+        keeps: bool,
     }
 
     #[derive(Debug, Default)]
@@ -286,6 +288,24 @@ pub mod fake {
         live: BTreeMap<u64, DmaMemory>,
         /// How much of the device addresses was given out.
         given: u64,
+        kept: Kept,
+    }
+
+    /// What was freed, and goes back to the host with the allocator.
+    #[derive(Debug, Default)]
+    struct Kept(Vec<DmaMemory>);
+
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            self.0.drain(..).for_each(give_back);
+        }
+    }
+
+    /// Gives freed memory back to the host.
+    fn give_back(memory: DmaMemory) {
+        let layout = Layout::from_size_align(memory.size, memory.align).unwrap();
+        // SAFETY: `allocate` allocated it with this layout, and `free` took it once.
+        unsafe { dealloc(memory.pointer.as_ptr(), layout) }
     }
 
     // SAFETY: the pointers are to memory that the state owns.
@@ -310,6 +330,15 @@ pub mod fake {
         pub fn with_budget(bytes: usize) -> Self {
             Self {
                 budget: Some(bytes),
+                ..Self::default()
+            }
+        }
+
+        /// An allocator whose freed memory belongs to nobody as long as it lives: for
+        /// devices that still write there.
+        pub fn keeping() -> Self {
+            Self {
+                keeps: true,
                 ..Self::default()
             }
         }
@@ -362,7 +391,8 @@ pub mod fake {
         }
 
         unsafe fn free(&self, memory: DmaMemory) {
-            let known = self.state.lock().unwrap().live.remove(&memory.address);
+            let mut state = self.state.lock().unwrap();
+            let known = state.live.remove(&memory.address);
             let known = known.expect("freed what was not allocated");
             assert_eq!(
                 (known.pointer, known.size, known.align),
@@ -370,13 +400,12 @@ pub mod fake {
                 "freed something else than was allocated"
             );
             // A driver that still uses the memory shows in the test's results.
-            // SAFETY: allocated above with this layout.
-            unsafe {
-                memory.pointer.write_bytes(0xdb, memory.size);
-                dealloc(
-                    memory.pointer.as_ptr(),
-                    Layout::from_size_align(memory.size, memory.align).unwrap(),
-                );
+            // SAFETY: it is still there.
+            unsafe { memory.pointer.write_bytes(0xdb, memory.size) };
+            if self.keeps {
+                state.kept.0.push(memory);
+            } else {
+                give_back(memory);
             }
         }
     }

@@ -176,4 +176,4 @@ impl Drop for Stop<'_> {
 }
 
 /// Rounds of what is a matter of luck.
-pub(crate) const ROUNDS: usize = 200;
+pub(crate) const ROUNDS: usize = 100;
