@@ -11,10 +11,12 @@ use serde_json::Value;
 use crate::experiment::findings::{Answer, Column, Findings, Line, Plot, Table, Verdict};
 use crate::experiment::set::{Experiment, Run};
 
-/// "A dozen": with as many the claim still lets there be IO space for all.
+/// "A dozen": so many, and no more, the claim lets have IO space.
 const DOZEN: usize = 16;
 /// "Hundreds": as many must have it.
 const HUNDRED: usize = 100;
+/// How a run is said to have ended of which firmware gave up.
+const GAVE_UP: &str = "firmware-gave-up";
 /// Virtio's vendor ID.
 const VENDOR: &str = "1af4";
 /// The conventional place; all others lead through PCI Express ports.
@@ -29,7 +31,7 @@ struct Seen {
     place: String,
     model: String,
     count: usize,
-    /// What stopped the guest from starting.
+    /// What firmware said when it gave up, before any guest.
     stopped: Option<String>,
     found: usize,
     io: usize,
@@ -55,17 +57,15 @@ impl Seen {
                 .collect::<BTreeSet<_>>()
                 .len()
         };
+        let ended = run.of_kind("end").next().is_some();
+        let gave_up = run.verdict == GAVE_UP;
+        if !ended && !gave_up {
+            // A time-out, or QEMU's end, says nothing of IO space.
+            return None;
+        }
         let said = run.of_kind("firmware").next();
-        let said = said
-            .and_then(|record| record["said"].as_str())
-            .map(str::to_owned);
-        let started = run.of_kind("boot").next().is_some();
-        let stopped = match started && run.of_kind("end").next().is_some() {
-            true => None,
-            false => said
-                .or_else(|| run.message.clone())
-                .or(Some(run.verdict.clone())),
-        };
+        let said = said.and_then(|record| record["said"].as_str());
+        let stopped = gave_up.then(|| said.unwrap_or("without a word").to_owned());
         Some(Self {
             firmware: of("firmware"),
             place: of("place"),
@@ -107,6 +107,13 @@ pub(super) fn analyse(experiment: &Experiment) -> Findings {
         findings.plots.push(plot(firmware, &own));
     }
     findings.tables.push(table(&seen));
+    let untold = experiment.runs.len() - seen.len();
+    if untold > 0 {
+        findings.notes.push(format!(
+            "{untold} boots ended without a word of the guest's or firmware's about IO space, as by \
+             a time-out, and count for nothing."
+        ));
+    }
     findings.notes.push(
         "Under seabios firmware assigns; under qboot nobody does before the guest, so that it is \
          this guest's own assignment. What is counted does not depend on speed: one boot tells."
@@ -140,7 +147,9 @@ fn runs_out(firmware: &str, seen: &[&Seen]) -> Option<Verdict> {
             }
             continue;
         };
-        answers.push(first.count <= DOZEN + 1);
+        // The most that ever had it.
+        let most = own.iter().map(|seen| seen.io).max().unwrap_or(0);
+        answers.push(most <= DOZEN);
         let enough = own.iter().take_while(|seen| !lacks(seen)).last();
         let enough = enough.map_or(0, |seen| seen.count);
         let then = match &first.stopped {
@@ -214,7 +223,7 @@ fn do_without(firmware: &str, seen: &[&Seen]) -> Option<Verdict> {
     let holds = most.stopped.is_none() && most.modern == most.count;
     Some(Verdict {
         claim: format!(
-            "By {}, devices without an IO BAR work in any number behind ports.",
+            "By {}, devices without an IO BAR work behind ports where IO space has run out.",
             who(firmware)
         ),
         answer: if holds {
@@ -330,11 +339,12 @@ mod tests {
                 records.push(json!({"kind": "end"}));
             }
         }
+        let verdict = if io.is_some() { "pass" } else { GAVE_UP };
         Run {
             cell: cell
                 .map(|(axis, value)| (axis.to_owned(), value.to_owned()))
                 .into(),
-            verdict: "pass".into(),
+            verdict: verdict.into(),
             records,
             ..Run::default()
         }
@@ -379,6 +389,24 @@ mod tests {
         assert_eq!(
             ports(&[(16, Some(16)), (40, Some(30))]).answer,
             Answer::DoesNotHold
+        );
+        // Not all of 20 have it, and yet no more than a dozen or so.
+        assert_eq!(ports(&[(8, Some(8)), (20, Some(16))]).answer, Answer::Holds);
+    }
+
+    #[test]
+    fn a_time_out_is_no_evidence() {
+        let mut silent = run("root ports", "transitional", 15, None);
+        silent.verdict = "time-out".into();
+        let findings = analyse(&Experiment {
+            runs: vec![run("root ports", "transitional", 40, Some(40)), silent],
+            ..Experiment::default()
+        });
+        assert_eq!(findings.verdicts[0].answer, Answer::DoesNotHold);
+        assert_eq!(findings.tables[0].rows.len(), 1);
+        assert!(
+            findings.notes[0].starts_with("1 boots ended without"),
+            "{findings:?}"
         );
     }
 
