@@ -22,7 +22,8 @@
 //!
 //! - [`dma::Dma`] allocates memory that devices reach; [`mmio::MapMmio`] maps
 //!   device memory.
-//! - [`port::IoSpace`] is access to IO ports. An x86 processor's are there.
+//! - [`port::IoSpace`] is access to IO ports. An x86 processor's are there, and
+//!   [`port::IoWindow`], which other architectures reach them through.
 //! - [`pci::ConfigSpace`] is access to configuration space:
 //!   [`pci::Ecam`] or [`pci::Cam`].
 //! - [`transport::Transport`] is an interface of a device: [`transport::pci_legacy`],

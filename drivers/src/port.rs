@@ -2,7 +2,8 @@
 //! bridge turns into IO cycles on other architectures.
 //!
 //! This is the only module that names an architecture: `port/x86.rs` has the
-//! instructions, and `port/none.rs` stands in for them where there are none.
+//! instructions, `port/none.rs` stands in for them where there are none, `port/window.rs`
+//! is the window, and `port/order.rs` has the barriers between memory and devices.
 
 use core::fmt;
 
@@ -32,6 +33,12 @@ pub unsafe trait IoSpace {
     unsafe fn write8(&self, port: u16, value: u8);
     unsafe fn write16(&self, port: u16, value: u16);
     unsafe fn write32(&self, port: u16, value: u32);
+
+    /// Whether the space has `len` ports from `base`: all that are below 64 Ki, unless
+    /// an implementer says otherwise.
+    fn holds(&self, base: u16, len: u16) -> bool {
+        u32::from(base) + u32::from(len) <= 0x1_0000
+    }
 
     /// A notifier that writes `value`, 16 bits wide, to `port`.
     ///
@@ -70,15 +77,15 @@ pub struct IoRegion<S> {
 }
 
 impl<S: IoSpace> IoRegion<S> {
-    /// Takes `len` ports from `base`; `None` if they pass the end of IO space
-    /// (64 KiB).
+    /// Takes `len` ports from `base`; `None` if IO space does not have them all
+    /// ([`IoSpace::holds`]).
     ///
     /// # Safety
     ///
     /// The ports belong to a device that the caller owns, and nobody else
     /// accesses them.
     pub unsafe fn new(space: S, base: u16, len: u16) -> Option<Self> {
-        (u32::from(base) + u32::from(len) <= 0x1_0000).then_some(Self { space, base, len })
+        space.holds(base, len).then_some(Self { space, base, len })
     }
 
     /// The first port.
@@ -167,6 +174,9 @@ impl<S> fmt::Debug for IoRegion<S> {
     }
 }
 
+pub(crate) mod order;
+mod window;
+
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 #[path = "port/x86.rs"]
 mod native;
@@ -177,3 +187,4 @@ mod native;
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 pub use native::X86Ports;
 pub use native::{CamNotifier, PortByte, PortNotifier};
+pub use window::IoWindow;

@@ -1,16 +1,17 @@
 //! The rings' full barriers, in one place, so that tests can count them.
 
-use core::sync::atomic::{Ordering, fence};
+use crate::port::order;
 
 /// A full barrier: what was stored before it is seen by the device before anything is
-/// loaded after it. Acquire and release do not order these two.
+/// loaded after it, and before a doorbell that is rung after it. Acquire and release
+/// order neither.
 #[inline(always)]
 pub(super) fn full() {
     #[cfg(test)]
     if super::model::driver_fences() {
         return;
     }
-    fence(Ordering::SeqCst);
+    order::full();
     #[cfg(any(test, feature = "test-utils"))]
     count::add();
 }

@@ -8,6 +8,7 @@
 use core::ops::Deref;
 
 use crate::dma::Dma;
+use crate::port::order;
 use crate::transport::{Notifier, Notify, RingAddresses, Transport, TransportError};
 use crate::virtio::Features;
 
@@ -183,6 +184,8 @@ impl<D: Dma + Clone> VirtQueue<AnyRing<D>> {
     ) -> Result<Self, SetupError> {
         let mut ring = AnyRing::new(size, transport.ring_layout(), indirect, features, dma)?;
         ring.set_interrupts(false);
+        // The device must not find what was in this memory before.
+        order::device();
         // SAFETY: the ring is of that size and layout, and keeps its memory
         // until it is told that the device was reset (`AnyRing::release`).
         let notifier = unsafe { transport.enable_queue(index, size, &ring.addresses()) };
@@ -226,6 +229,7 @@ impl<D: Dma + Clone> VirtQueue<AnyRing<D>> {
     ) -> Result<(), TransportError> {
         // SAFETY: the caller's promise.
         unsafe { self.ring.clear() };
+        order::device();
         // SAFETY: the ring is as it was given to the device before.
         let notifier =
             unsafe { transport.enable_queue(self.index, self.ring.size(), &self.ring.addresses()) };

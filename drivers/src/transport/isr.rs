@@ -3,7 +3,7 @@
 pub use virtio_spec::pci::IsrStatus as IsrBits;
 
 use crate::mmio::Registers;
-use crate::port::PortByte;
+use crate::port::{PortByte, order};
 
 /// A handle on a device's ISR status. It is apart from the device, so that an
 /// interrupt handler needs no `&mut` to it.
@@ -43,7 +43,8 @@ impl IsrStatus {
     }
 
     /// Reads the pending interrupts and clears them: on PCI the read itself
-    /// does (4.1.4.5.1), on virtio-mmio they are acknowledged (4.2.2).
+    /// does (4.1.4.5.1), on virtio-mmio they are acknowledged (4.2.2). What is then
+    /// read from a ring is at least as new as the interrupt.
     pub fn take(&self) -> IsrBits {
         let bits = match self.0 {
             Kind::Port(port) => port.read(),
@@ -57,6 +58,8 @@ impl IsrStatus {
                 bits as u8
             }
         };
+        // A device updates its ring before it interrupts; so look at it afterwards.
+        order::device();
         // Where nothing answers all bits are read as ones: no interrupt of this
         // device's, which has two (4.1.4.5).
         let known = IsrBits::QUEUE_INTERRUPT | IsrBits::DEVICE_CONFIGURATION_INTERRUPT;

@@ -10,6 +10,7 @@ use core::fmt;
 
 use crate::dma::PAGE_SIZE;
 use crate::mmio::MmioRegion;
+use crate::port::order;
 use crate::virtio::{Features, Wait};
 
 mod error;
@@ -69,6 +70,8 @@ pub unsafe trait Transport {
         loop {
             let status = self.status();
             if status.is_empty() {
+                // The memory that it had is used again only from here on.
+                order::device();
                 return Ok(());
             }
             if is_gone(status) {
@@ -374,6 +377,8 @@ fn wait_queue_reset(
             return Err(TransportError::QueueResetTimeout { queue });
         }
     }
+    // As after a reset.
+    order::device();
     Ok(())
 }
 

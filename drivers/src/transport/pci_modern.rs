@@ -202,10 +202,10 @@ impl<S: IoSpace, C: ConfigSpace> PciModern<S, C> {
             Doorbells::Io { region, multiplier } => {
                 let offset = offset_by(*multiplier);
                 let len = u64::from(region.len());
+                // Where IO space is a window of memory, the store has to be aligned.
+                let aligned = (u64::from(region.base()) + offset).is_multiple_of(2);
                 match u16::try_from(offset) {
-                    Ok(port) if offset + 2 <= len && offset.is_multiple_of(2) => {
-                        Ok(region.notifier(port, queue))
-                    }
+                    Ok(port) if offset + 2 <= len && aligned => Ok(region.notifier(port, queue)),
                     _ => Err(TransportError::DoorbellRange { queue, offset, len }),
                 }
             }

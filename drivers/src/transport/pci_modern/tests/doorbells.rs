@@ -146,6 +146,20 @@ fn a_queue_whose_doorbell_is_refused_is_not_enabled() {
 }
 
 #[test]
+fn a_doorbell_at_an_odd_port_is_refused() {
+    let function = silent().capability(9, &longer(2, 2, 1, 3, 2));
+    let (bells, registers) = (Bells::new(function), Registers::new());
+    let mut modern = start(&bells, &registers, NotifyChoice::Io).unwrap();
+    let error = TransportError::DoorbellRange {
+        queue: 0,
+        offset: 0,
+        len: 3,
+    };
+    assert_eq!(enable(&mut modern, 0, 8).unwrap_err(), error);
+    assert_eq!(bells.asked.get(), None);
+}
+
+#[test]
 fn a_doorbell_in_an_io_bar() {
     let function = silent().capability(9, &longer(2, 2, 0, 4, 2));
     let (bells, registers) = (Bells::new(function), Registers::new());
