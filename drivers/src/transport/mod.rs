@@ -497,7 +497,7 @@ impl fmt::Display for Interface {
 /// A way to ring a doorbell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotifyPath {
-    /// An `out` to an IO port.
+    /// An `out` to an IO port, or a store to a window of memory that leads there.
     Pio,
     /// A store to device memory.
     Mmio,

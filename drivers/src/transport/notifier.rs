@@ -30,6 +30,13 @@ pub struct StoreNotifier<T> {
 // takes writes from any CPU.
 unsafe impl<T: Send> Send for StoreNotifier<T> {}
 
+impl<T> StoreNotifier<T> {
+    /// Where the processor stores to, for reports.
+    pub fn address(&self) -> NonNull<T> {
+        self.address
+    }
+}
+
 impl<T: Copy> Notify for StoreNotifier<T> {
     #[inline(always)]
     fn notify(&self) {
@@ -109,7 +116,9 @@ mod tests {
         let mut cells = [0u16; 3];
         let middle = NonNull::from(&mut cells[1]);
         // SAFETY: the cell outlives the notifier.
-        unsafe { Notifier::store16(middle, 0x1234) }.notify();
+        let notifier = unsafe { Notifier::store16(middle, 0x1234) };
+        assert!(matches!(notifier, Notifier::Store16(store) if store.address() == middle));
+        notifier.notify();
         assert_eq!(cells, [0, 0x1234, 0]);
     }
 }

@@ -93,10 +93,12 @@ impl FreeList {
     }
 
     /// Takes the lowest `size` addresses out that begin at a multiple of `align`
-    /// (a power of two) and do not pass `limit`.
+    /// (a power of two) and do not pass `limit`. Address 0 is never given out: a BAR
+    /// that holds it counts as unset. On a PC nothing of PCI's is there, but elsewhere
+    /// IO space begins with it.
     pub(crate) fn allocate(&mut self, size: u64, align: u64, limit: u64) -> Option<u64> {
         let fit = |free: &AddressRange| {
-            let first = free.first.checked_next_multiple_of(align)?;
+            let first = free.first.max(1).checked_next_multiple_of(align)?;
             let range = AddressRange::sized(first, size)?;
             (range.last <= free.last.min(limit)).then_some(range)
         };
@@ -113,6 +115,13 @@ mod tests {
 
     fn range(first: u64, last: u64) -> AddressRange {
         AddressRange::new(first, last).unwrap()
+    }
+
+    #[test]
+    fn address_0_is_given_to_nobody() {
+        let mut list = FreeList::of(&[range(0, 0xff)]);
+        assert_eq!(list.allocate(0x20, 0x20, !0), Some(0x20));
+        assert!(list.take(range(0, 0x1f)), "a bridge may have it");
     }
 
     #[test]
