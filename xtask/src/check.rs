@@ -6,9 +6,9 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::image::{self, EMBED, KERNEL, TESTS};
-use crate::say;
-use crate::setup::toolchain::{self, Toolchain};
+use crate::setup::toolchain::{self, OTHER_TARGETS, Toolchain, VIRT_TARGET};
 use crate::setup::{self, SetupArgs};
+use crate::{say, virt};
 
 const DENY: [&str; 3] = ["--", "-D", "warnings"];
 /// The compiler's own warnings. Cargo appends this to the flags that the target
@@ -26,7 +26,7 @@ const FAKES: &str = "doorbell/test-utils";
 pub(crate) fn main(args: &SetupArgs) -> Result<ExitCode> {
     let (_, guest) = setup::everything(args)?;
     let mut failed = Vec::new();
-    let mut step = |name: &'static str, mut command: Command| -> Result<()> {
+    let mut step = |name: &str, mut command: Command| -> Result<()> {
         eprintln!("== {name}");
         let status = command
             .current_dir(image::workspace())
@@ -34,7 +34,7 @@ pub(crate) fn main(args: &SetupArgs) -> Result<ExitCode> {
             .status()
             .context("cannot execute cargo")?;
         if !status.success() {
-            failed.push(name);
+            failed.push(name.to_owned());
         }
         Ok(())
     };
@@ -81,6 +81,9 @@ pub(crate) fn main(args: &SetupArgs) -> Result<ExitCode> {
         let check = for_guest(&guest, "check", &embed, &deny);
         step("the compiler's warnings for the foreign kernel", check)?;
     }
+    for target in OTHER_TARGETS {
+        others(args, target, &mut step)?;
+    }
     let doc = ["doc", "--workspace", "--no-deps", "--features", FAKES];
     let mut doc = host(&doc, &[]);
     doc.env("RUSTDOCFLAGS", "-Dwarnings");
@@ -98,6 +101,45 @@ pub(crate) fn main(args: &SetupArgs) -> Result<ExitCode> {
         bail!("failed: {}", failed.join(", "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The library, without features, for a target that is not the guest's; and what runs on
+/// that.
+fn others(
+    args: &SetupArgs,
+    target: &'static str,
+    step: &mut dyn FnMut(&str, Command) -> Result<()>,
+) -> Result<()> {
+    let toolchain = match setup::target(args, target) {
+        Ok(toolchain) => toolchain,
+        Err(why) => {
+            say::note(format!("skipped: the library for {target}: {why:#}"));
+            return Ok(());
+        }
+    };
+    let deny = format!(r#"target.{target}.rustflags=["-Dwarnings"]"#);
+    let (subcommand, deny) = match toolchain.active {
+        true => ("clippy", DENY.to_vec()),
+        // Another compiler's clippy is not there.
+        false => ("check", vec!["--config", &deny]),
+    };
+    let library = for_guest(&toolchain, subcommand, &["--package", "doorbell"], &deny);
+    step(
+        &format!("{subcommand} of the library for {target}"),
+        library,
+    )?;
+    if target == VIRT_TARGET {
+        let words = virt::formatting();
+        let formatting = host(&words.each_ref().map(String::as_str), &[]);
+        step("formatting of the kernel without IO ports", formatting)?;
+        let mut kernel = virt::cargo(&toolchain, subcommand);
+        kernel.args(&deny);
+        step(
+            &format!("{subcommand} for the kernel without IO ports"),
+            kernel,
+        )?;
+    }
+    Ok(())
 }
 
 fn host(words: &[&str], more: &[&str]) -> Command {

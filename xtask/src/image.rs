@@ -149,7 +149,7 @@ impl Image {
 }
 
 /// The binary's path in cargo's JSON messages.
-fn executable(messages: &str, binary: &str) -> Option<PathBuf> {
+pub(crate) fn executable(messages: &str, binary: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

@@ -17,6 +17,7 @@ mod setup;
 mod symbols;
 mod test;
 mod usage;
+mod virt;
 
 use std::process::ExitCode;
 

@@ -51,7 +51,7 @@ pub(crate) fn qemu(args: &SetupArgs) -> Result<PathBuf> {
 pub(crate) fn everything(args: &SetupArgs) -> Result<(PathBuf, Toolchain)> {
     check_variable()?;
     let qemu = find_qemu();
-    let toolchain = toolchain::look(args.toolchain);
+    let toolchain = toolchain::look(args.toolchain, toolchain::TARGET);
     if qemu.is_none() || toolchain.is_err() {
         may_install(args, qemu.is_none(), toolchain.is_err())?;
     }
@@ -60,12 +60,38 @@ pub(crate) fn everything(args: &SetupArgs) -> Result<(PathBuf, Toolchain)> {
         Ok(found) => found,
         Err(why) => {
             say::note(format!("{why:#}"));
-            let found = toolchain::fetch(args.toolchain)?;
+            let found = toolchain::fetch(args.toolchain, toolchain::TARGET)?;
             say::note(format!("Rust for the guest: {}", found.about));
             found
         }
     };
     Ok((qemu, toolchain))
+}
+
+/// Finds a toolchain for a target that only tests and checks need, getting it if need be.
+///
+/// # Errors
+/// When it isn't there and doesn't get there.
+pub(crate) fn target(args: &SetupArgs, target: &'static str) -> Result<Toolchain> {
+    toolchain::look(args.toolchain, target).or_else(|why| {
+        if args.no_install {
+            return Err(why.context(format!(
+                "`rustup target add {target}` would help, and --no-install was given"
+            )));
+        }
+        toolchain::fetch(args.toolchain, target)
+    })
+}
+
+/// Finds QEMU for riscv64, installing it if need be.
+///
+/// # Errors
+/// When it isn't there and doesn't get there.
+pub(crate) fn qemu_riscv64(args: &SetupArgs) -> Result<PathBuf> {
+    const NAME: &str = "qemu-system-riscv64";
+    let why =
+        format!("the tests on a machine without IO ports run in {NAME}, which is not on the PATH");
+    package("qemu-system-misc", NAME, &why, args)
 }
 
 /// `cargo xtask setup`.
@@ -163,16 +189,21 @@ pub(crate) fn cxx(args: &SetupArgs) -> Result<PathBuf> {
 /// Finds a program that only tests need, installing Debian's package of its name if need
 /// be.
 fn program(name: &str, why: &str, args: &SetupArgs) -> Result<PathBuf> {
+    package(name, name, why, args)
+}
+
+/// As [`program`], where Debian's package has another name.
+fn package(package: &str, name: &str, why: &str, args: &SetupArgs) -> Result<PathBuf> {
     if let Some(program) = find_program(name) {
         return Ok(program);
     }
     if args.no_install || System::here() != System::Debian {
         bail!("{why}; install it with your system's package manager");
     }
-    Apt::new()?.install(&[name.to_owned()], why)?;
+    Apt::new()?.install(&[package.to_owned()], why)?;
     match find_program(name) {
         Some(program) => Ok(program),
-        None => bail!("the package {name} is installed, but {name} is not on the PATH"),
+        None => bail!("the package {package} is installed, but {name} is not on the PATH"),
     }
 }
 

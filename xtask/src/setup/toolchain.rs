@@ -1,4 +1,4 @@
-//! The Rust that builds for the bare-metal target: four ways to it, looked at
+//! The Rust that builds for a bare-metal target: four ways to it, looked at
 //! in this order.
 //!
 //! 1. The target is installed in the active toolchain.
@@ -20,6 +20,15 @@ use crate::say;
 
 /// The target of everything that runs in the guest.
 pub(crate) const TARGET: &str = "x86_64-unknown-none";
+/// The target of `tests/virt`.
+pub(crate) const VIRT_TARGET: &str = "riscv64gc-unknown-none-elf";
+/// Other targets that the library builds for. The last has pointers of 32 bits, and no
+/// atomic accesses of 64.
+pub(crate) const OTHER_TARGETS: [&str; 3] = [
+    "aarch64-unknown-none",
+    VIRT_TARGET,
+    "riscv32imac-unknown-none-elf",
+];
 /// Debian's Rust that is kept new enough for web browsers. Its order: compiler,
 /// cargo, sources.
 pub(crate) const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
@@ -46,30 +55,31 @@ pub(crate) enum Way {
     Debian,
 }
 
-/// A Rust that builds for the bare-metal target.
+/// A Rust that builds for a bare-metal target.
 #[derive(Clone, Debug)]
 pub(crate) struct Toolchain {
     /// One line that says which it is.
     pub(crate) about: String,
+    target: &'static str,
     /// Clippy comes only with the active toolchain.
     pub(crate) active: bool,
     cargo: PathBuf,
     arguments: &'static [&'static str],
-    environment: Vec<(&'static str, OsString)>,
+    environment: Vec<(String, OsString)>,
     /// Below the target folder, so that different compilers don't undo each
     /// other's work.
     folder: Option<&'static str>,
 }
 
 impl Toolchain {
-    /// `cargo <subcommand>` for the bare-metal target, with an environment free
+    /// `cargo <subcommand>` for the target, with an environment free
     /// of what the `cargo xtask` around it has set.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut command = Command::new(&self.cargo);
         clean(&mut command, !self.active);
         command
             .arg(subcommand)
-            .args(["--target", TARGET])
+            .args(["--target", self.target])
             .args(self.arguments)
             .envs(self.environment.iter().cloned());
         if let Some(folder) = self.folder {
@@ -124,24 +134,24 @@ pub(crate) fn clean(command: &mut Command, other_toolchain: bool) {
 ///
 /// # Errors
 /// When nothing is, with a reason for each way that was looked at.
-pub(crate) fn look(way: Way) -> Result<Toolchain> {
+pub(crate) fn look(way: Way, target: &'static str) -> Result<Toolchain> {
     match way {
         Way::Auto => {
-            let installed = match installed() {
+            let installed = match installed(target) {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            let build_std = match build_std() {
+            let build_std = match build_std(target) {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            debian().map_err(|debian| {
-                anyhow::anyhow!("no Rust for {TARGET}: {installed:#}; {build_std:#}; {debian:#}")
+            debian(target).map_err(|debian| {
+                anyhow::anyhow!("no Rust for {target}: {installed:#}; {build_std:#}; {debian:#}")
             })
         }
-        Way::Installed | Way::Rustup => installed(),
-        Way::BuildStd => build_std(),
-        Way::Debian => debian(),
+        Way::Installed | Way::Rustup => installed(target),
+        Way::BuildStd => build_std(target),
+        Way::Debian => debian(target),
     }
 }
 
@@ -149,19 +159,22 @@ pub(crate) fn look(way: Way) -> Result<Toolchain> {
 ///
 /// # Errors
 /// When no way that is asked for can be gone.
-pub(crate) fn fetch(way: Way) -> Result<Toolchain> {
+pub(crate) fn fetch(way: Way, target: &'static str) -> Result<Toolchain> {
+    let added = || rustup(target).and_then(|()| installed(target));
     match way {
-        Way::Installed => installed().context(format!("`rustup target add {TARGET}` would help")),
-        Way::BuildStd => build_std().context("`rustup component add rust-src` would help"),
-        Way::Rustup => rustup().and_then(|()| installed()),
-        Way::Debian => install_debian(),
-        Way::Auto => match rustup().and_then(|()| installed()) {
+        Way::Installed => {
+            installed(target).context(format!("`rustup target add {target}` would help"))
+        }
+        Way::BuildStd => build_std(target).context("`rustup component add rust-src` would help"),
+        Way::Rustup => added(),
+        Way::Debian => install_debian(target),
+        Way::Auto => match added() {
             Ok(found) => Ok(found),
             Err(error) => {
                 say::note(format!("{error:#}; so Debian's packages"));
-                install_debian()?;
+                install_debian(target)?;
                 // The next run must find the same.
-                look(way)
+                look(way, target)
             }
         },
     }
@@ -191,36 +204,38 @@ fn active() -> Result<Active> {
     })
 }
 
-fn installed() -> Result<Toolchain> {
+fn installed(target: &'static str) -> Result<Toolchain> {
     let Active { cargo, sysroot } = active()?;
     if !sysroot
         .join("lib/rustlib")
-        .join(TARGET)
+        .join(target)
         .join("lib")
         .is_dir()
     {
         bail!(
-            "the toolchain in {} does not have the target",
+            "the toolchain in {} does not have the target {target}",
             sysroot.display()
         );
     }
     Ok(Toolchain {
         about: format!("the target installed in {}", sysroot.display()),
+        target,
         active: true,
         cargo,
         arguments: &[],
-        environment: linker(&sysroot)?,
+        environment: linker(&sysroot, target)?,
         folder: None,
     })
 }
 
-fn build_std() -> Result<Toolchain> {
+fn build_std(target: &'static str) -> Result<Toolchain> {
     let Active { cargo, sysroot } = active()?;
     sources(&sysroot)?;
-    let mut environment = linker(&sysroot)?;
-    environment.push(("RUSTC_BOOTSTRAP", "1".into()));
+    let mut environment = linker(&sysroot, target)?;
+    environment.push(("RUSTC_BOOTSTRAP".into(), "1".into()));
     Ok(Toolchain {
         about: format!("-Zbuild-std and the sources in {}", sysroot.display()),
+        target,
         active: true,
         cargo,
         arguments: &BUILD_STD,
@@ -229,7 +244,7 @@ fn build_std() -> Result<Toolchain> {
     })
 }
 
-fn debian() -> Result<Toolchain> {
+fn debian(target: &'static str) -> Result<Toolchain> {
     const CARGO: &str = "/usr/bin/cargo";
     const RUSTC: &str = "/usr/bin/rustc";
     let mut rustc = Command::new(RUSTC);
@@ -250,11 +265,12 @@ fn debian() -> Result<Toolchain> {
     let sysroot = first_line(rustc.args(["--print", "sysroot"]))
         .with_context(|| format!("{RUSTC} has no sysroot"))?;
     sources(Path::new(&sysroot))?;
-    let mut environment = linker(Path::new(&sysroot))?;
-    environment.push(("RUSTC_BOOTSTRAP", "1".into()));
-    environment.push(("RUSTC", RUSTC.into()));
+    let mut environment = linker(Path::new(&sysroot), target)?;
+    environment.push(("RUSTC_BOOTSTRAP".into(), "1".into()));
+    environment.push(("RUSTC".into(), RUSTC.into()));
     Ok(Toolchain {
         about: format!("-Zbuild-std and Debian's {version}"),
+        target,
         active: false,
         cargo: CARGO.into(),
         arguments: &BUILD_STD,
@@ -278,16 +294,17 @@ fn sources(sysroot: &Path) -> Result<()> {
 
 /// Nothing where the toolchain brings its own `rust-lld`, else the setting that
 /// names another.
-fn linker(sysroot: &Path) -> Result<Vec<(&'static str, OsString)>> {
-    const SETTING: &str = "CARGO_TARGET_X86_64_UNKNOWN_NONE_LINKER";
-    if std::env::var_os(SETTING).is_some() || rust_lld(sysroot).is_some() {
+fn linker(sysroot: &Path, target: &str) -> Result<Vec<(String, OsString)>> {
+    let name = target.to_uppercase().replace('-', "_");
+    let setting = format!("CARGO_TARGET_{name}_LINKER");
+    if std::env::var_os(&setting).is_some() || rust_lld(sysroot).is_some() {
         return Ok(vec![]);
     }
     let found = find_program("rust-lld")
         .or_else(|| rust_lld(&active().ok()?.sysroot))
         .or_else(|| find_program("ld.lld"))
         .with_context(|| format!("no linker (rust-lld or ld.lld) for {}", sysroot.display()))?;
-    Ok(vec![(SETTING, found.into())])
+    Ok(vec![(setting, found.into())])
 }
 
 fn rust_lld(sysroot: &Path) -> Option<PathBuf> {
@@ -298,16 +315,16 @@ fn rust_lld(sysroot: &Path) -> Option<PathBuf> {
 }
 
 /// `rustup target add`, for at most [`RUSTUP_LIMIT`].
-fn rustup() -> Result<()> {
+fn rustup(target: &str) -> Result<()> {
     if find_program("rustup").is_none() {
         bail!("there is no rustup");
     }
     say::note(format!(
-        "$ rustup target add {TARGET}    (the guest's target is missing; up to {} s)",
+        "$ rustup target add {target}    (it is missing; up to {} s)",
         RUSTUP_LIMIT.as_secs()
     ));
     let mut child = Command::new("rustup")
-        .args(["target", "add", TARGET])
+        .args(["target", "add", target])
         .current_dir(crate::image::workspace())
         .stdin(Stdio::null())
         .stdout(std::io::stderr())
@@ -319,19 +336,19 @@ fn rustup() -> Result<()> {
             if status.success() {
                 return Ok(());
             }
-            bail!("rustup could not add the target ({status})");
+            bail!("rustup could not add the target {target} ({status})");
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     let _ = child.kill();
     let _ = child.wait();
     bail!(
-        "rustup did not add the target within {} s",
+        "rustup did not add the target {target} within {} s",
         RUSTUP_LIMIT.as_secs()
     )
 }
 
-fn install_debian() -> Result<Toolchain> {
+fn install_debian(target: &'static str) -> Result<Toolchain> {
     let mut apt = Apt::new().with_context(|| {
         let ways = System::Debian.target_commands().join("` or `");
         format!("this takes `{ways}`")
@@ -351,17 +368,17 @@ fn install_debian() -> Result<Toolchain> {
     if !good(&version) {
         bail!(
             "Debian's package {compiler} is {}, and this takes Rust {} or newer; \
-             `rustup target add {TARGET}` would do instead",
+             `rustup target add {target}` would do instead",
             version.as_deref().unwrap_or("not there"),
             Version::needed()
         );
     }
     let mut packages: Vec<String> = DEBIAN_PACKAGES.map(str::to_owned).to_vec();
-    if linker(Path::new("/usr")).is_err() {
+    if linker(Path::new("/usr"), target).is_err() {
         packages.push(LLD_PACKAGE.into());
     }
-    apt.install(&packages, "Rust for the bare-metal guest")?;
-    debian()
+    apt.install(&packages, "Rust for bare-metal targets")?;
+    debian(target)
 }
 
 /// A version of Rust, as far as it is compared.

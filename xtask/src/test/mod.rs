@@ -17,6 +17,7 @@ mod running;
 mod sweep;
 mod tool;
 mod upstream;
+mod virt;
 mod witness;
 
 use std::path::PathBuf;
@@ -79,6 +80,7 @@ enum Job {
     Http(http::Case),
     Sweep(sweep::Case),
     Embed(embed::Case),
+    Virt(virt::Case),
     Browser,
     /// A fuzz target, by its name.
     Fuzz(&'static str),
@@ -88,12 +90,18 @@ impl Case {
     /// The image that it boots.
     fn boots(&self) -> Option<Package> {
         match &self.job {
-            Job::Host | Job::Browser | Job::Fuzz(_) => None,
+            // Another machine's kernel, by another QEMU.
+            Job::Host | Job::Browser | Job::Fuzz(_) | Job::Virt(_) => None,
             Job::Guest(_) => Some(TESTS),
             Job::Tool(case) => case.boots().then_some(KERNEL),
             Job::Embed(case) => case.boots().then_some(EMBED),
             Job::Http(_) | Job::Sweep(_) => Some(KERNEL),
         }
+    }
+
+    /// Whether it boots a guest, of whatever architecture.
+    fn is_guest(&self) -> bool {
+        self.boots().is_some() || matches!(self.job, Job::Virt(_))
     }
 
     /// Cargo's tests use every processor already; and two guests whose CPUs KVM may
@@ -103,7 +111,7 @@ impl Case {
             Job::Host => true,
             Job::Tool(case) => case.takes_kvm(),
             Job::Guest(_) | Job::Http(_) | Job::Sweep(_) | Job::Embed(_) => false,
-            Job::Browser | Job::Fuzz(_) => false,
+            Job::Browser | Job::Fuzz(_) | Job::Virt(_) => false,
         }
     }
 }
@@ -134,6 +142,10 @@ fn table() -> Vec<Case> {
         name: format!("embed/{}", case.name()),
         job: Job::Embed(case),
     });
+    let others = virt::CASES.map(|case| Case {
+        name: format!("virt/{}", case.name),
+        job: Job::Virt(case),
+    });
     let browser = [Case {
         name: format!("browser/{}", browser::NAME),
         job: Job::Browser,
@@ -145,6 +157,7 @@ fn table() -> Vec<Case> {
     host.into_iter()
         .chain(guests)
         .chain(embedded)
+        .chain(others)
         .chain(servers)
         .chain(tools)
         .chain(sweeps)
@@ -165,6 +178,8 @@ struct World {
     curl: Result<PathBuf, String>,
     /// What the report page is looked at with.
     chromium: Result<PathBuf, String>,
+    /// What runs the machine without IO ports, and its kernel.
+    virt: virt::Needs,
     /// The folder of the fuzz targets' programs.
     fuzzers: Result<PathBuf, String>,
     folder: PathBuf,
@@ -241,8 +256,8 @@ pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
 fn select(args: &TestArgs) -> Result<Vec<Case>> {
     let cases: Vec<Case> = table()
         .into_iter()
-        .filter(|case| !args.guest_only || case.boots().is_some())
-        .filter(|case| !args.host_only || case.boots().is_none())
+        .filter(|case| !args.guest_only || case.is_guest())
+        .filter(|case| !args.host_only || !case.is_guest())
         .filter(|case| {
             args.filter
                 .as_ref()
@@ -307,10 +322,17 @@ impl World {
         } else {
             Err("no case needs Chromium".to_owned())
         };
+        let other_machine = cases.iter().any(|case| matches!(case.job, Job::Virt(_)));
+        let virt = if other_machine {
+            virt::needs(&args.setup).map_err(|error| format!("{error:#}"))
+        } else {
+            Err("no case needs another machine".to_owned())
+        };
         Ok(Self {
             tool,
             qemu,
             curl,
+            virt,
             chromium,
             fuzzers,
             kernel: build(KERNEL, toolchain.as_ref()),
@@ -329,6 +351,7 @@ impl World {
             Job::Http(case) => http::run(case, self, &folder),
             Job::Sweep(case) => sweep::run(case, self, &folder),
             Job::Embed(case) => embed::run(*case, self, &folder),
+            Job::Virt(case) => virt::run(*case, &self.virt, &folder),
             Job::Browser => browser::run(self, &folder),
             Job::Fuzz(target) => self.fuzz(target),
         });
@@ -401,7 +424,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), cases.len());
-        let guests = cases.iter().filter(|case| case.boots().is_some()).count();
+        let guests = cases.iter().filter(|case| case.is_guest()).count();
         assert!(guests > 0 && guests < cases.len());
     }
 }
