@@ -1,8 +1,8 @@
 //! `cargo xtask test`: one table of cases, each with its own folder of logs in
 //! `target/doorbell/test/`; `report.txt` there names each check that was skipped. [`host`] runs cargo's tests, [`guest`] boots the
 //! guest tests on all [`cells`] with [`witness`]es and [`peer`]s, [`embed`] the drivers
-//! in another kernel, [`tool`] tries this tool on bad worlds, [`sweep`] its experiments,
-//! and [`browser`] looks at their page.
+//! in another kernel, [`virt`] on another architecture, [`tool`] tries this tool on bad
+//! worlds, [`sweep`] its experiments, and [`browser`] looks at their page.
 
 mod browser;
 mod cells;
