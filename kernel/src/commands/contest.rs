@@ -43,7 +43,7 @@ pub(super) const fn defaults(depth: u32) -> [(&'static str, u32); 3] {
 
 /// What help says of the arguments that both commands take.
 pub(super) const ARGUMENTS: [&str; 2] = [
-    "driver=upstream: the one of the crate virtio-drivers, at its best and as shipped, and over our transport",
+    "driver=upstream: the one of the crate virtio-drivers at its best, as shipped (upstream-shipped), and at its best over our transport (upstream-on-ours)",
     "parts=on: also the cycles to submit a request, to kick, and to reap it",
 ];
 
@@ -364,14 +364,18 @@ fn ratio(kind: &str, ours: &Score, theirs: &Score) {
         return;
     };
     println!(
-        "{} / {}: {:.3} (half of the rounds from {:.3} to {:.3}, all from {:.3} to {:.3})",
+        "{} / {}: {:.3}, the median of the rounds' ratios (half of the rounds from {:.3} to {:.3}, all from {:.3} to {:.3}){}",
         ours.driver(),
         theirs.driver(),
         spread.p50,
         spread.p25,
         spread.p75,
         spread.min,
-        spread.max
+        spread.max,
+        match (spread.p25..=spread.p75).contains(&1.0) {
+            true => ": they cannot be told apart",
+            false => "",
+        }
     );
     Record::Ratio(RatioRecord {
         workload: kind.to_string(),

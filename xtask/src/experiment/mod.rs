@@ -189,6 +189,17 @@ pub(crate) fn main(args: &ExperimentArgs) -> Result<ExitCode> {
     );
     println!("{}", folder.join(set::RESULTS).display());
     println!("{}", report::page::write(&set, &folder)?.display());
+    let hopeless = set
+        .experiments
+        .iter()
+        .find(|experiment| !experiment.any_passed());
+    if let Some(experiment) = hopeless.filter(|_| complete) {
+        say::note(format!(
+            "{}: no boot passed, so that it shows nothing; the reasons are above",
+            experiment.name
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
     if complete {
         return Ok(ExitCode::SUCCESS);
     }

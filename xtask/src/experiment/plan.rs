@@ -18,6 +18,9 @@ const MOST_CELLS: usize = 2000;
 /// The most devices of a cell.
 const MOST_DEVICES: usize = 1000;
 
+/// Axes that mean something by themselves.
+const OWN: [&str; 4] = ["machine", "firmware", "accelerator", "guest"];
+
 /// A value's name on each axis.
 pub(crate) type Labels = BTreeMap<String, String>;
 
@@ -72,6 +75,26 @@ impl Plan {
         if count.is_none_or(|count| count > MOST_CELLS) {
             let what = format!("the axes have more than {MOST_CELLS} combinations");
             return Err(whole(what));
+        }
+        for (axis, known) in [
+            ("machine", "q35, pc or microvm"),
+            ("accelerator", "tcg or kvm"),
+        ] {
+            let values = axes.iter().filter(|(name, _)| name == axis);
+            let mut values = values.flat_map(|(_, values)| values);
+            let odd = values.find(|value| !known.split([',', ' ']).any(|one| one == value.name));
+            if let Some(odd) = odd {
+                let what = format!("`{axis}` is `{}`, and must be {known}", odd.name);
+                return Err(mistake(&text, place_of(&text, axis), what));
+            }
+        }
+        for (axis, _) in &axes {
+            let used = [format!("{{{axis}}}"), format!("{{{axis}.")];
+            if !OWN.contains(&axis.as_str()) && !used.iter().any(|used| text.contains(used)) {
+                let what =
+                    format!("the axis `{axis}` changes nothing: no `{{{axis}}}` stands anywhere");
+                return Err(mistake(&text, place_of(&text, axis), what));
+            }
         }
         for exclusion in &file.excluded {
             check_exclusion(exclusion, &axes, &text)?;
@@ -252,8 +275,13 @@ fn fill(text: &str, of: &Spanned<String>, values: &[(&str, &Named)]) -> Result<S
             None => (key, None),
         };
         let named = values.iter().find(|(known, _)| *known == axis);
-        let (_, named) =
-            named.ok_or_else(|| wrong(format!("`{{{key}}}`: there is no such axis")))?;
+        let known: Vec<&str> = values.iter().map(|(axis, _)| *axis).collect();
+        let (_, named) = named.ok_or_else(|| {
+            let known = known.join(", ");
+            wrong(format!(
+                "`{{{key}}}`: there is no such axis; there are: {known}"
+            ))
+        })?;
         let value = match part {
             None => &named.name,
             Some(part) => named.parts.get(part).ok_or_else(|| {

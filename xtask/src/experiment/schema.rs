@@ -38,6 +38,9 @@ pub(crate) struct File {
     /// Whether figures are timings: then nothing else runs beside them.
     #[serde(default = "yes")]
     pub(crate) timed: bool,
+    /// Whether it is worth while where KVM emulates the CPU in software, which takes minutes.
+    #[serde(default = "yes")]
+    pub(crate) emulated_kvm: bool,
     /// After how many silent seconds a run is ended.
     #[serde(default = "two_minutes")]
     pub(crate) timeout: Spanned<i64>,

@@ -104,6 +104,11 @@ impl Run {
 }
 
 impl Experiment {
+    /// Whether a boot passed, or there was none to do.
+    pub(crate) fn any_passed(&self) -> bool {
+        self.runs.is_empty() || self.runs.iter().any(Run::passed)
+    }
+
     /// An experiment of which nothing was run yet.
     pub(crate) fn new(plan: &Plan) -> Self {
         let skipped = plan.excluded.iter().map(|(cell, reason)| Skipped {

@@ -147,6 +147,13 @@ fn unfit(bench: &Bench<'_>, plan: &Plan, cell: &Cell) -> Option<String> {
     {
         return Some(format!("/dev/kvm cannot be opened: {error}"));
     }
+    if cell.options.accelerator == Accelerator::Kvm
+        && !plan.file.emulated_kvm
+        && !host::hardware_virtualization()
+    {
+        let why = "without vmx or svm KVM emulates the CPU, and a boot of this takes minutes";
+        return Some(why.into());
+    }
     if plan.file.subject == Subject::RealGuest {
         let guest = cell.labels.get("guest").map_or("", String::as_str);
         if let Some(reason) = bench.guests.lacks(guest) {
@@ -231,7 +238,10 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
         return Ok(None);
     }
     run.verdict = outcome.word().to_owned();
-    run.message = outcome.explain(&ended);
+    run.message = match outcome {
+        Outcome::Fail => first_error(&ended.records).or_else(|| outcome.explain(&ended)),
+        _ => outcome.explain(&ended),
+    };
     run.took_ms = ended.took.as_secs_f64() * 1e3;
     run.records = ended.records.iter().map(Record::value).cloned().collect();
     // No guest spoke: what did firmware say last?
@@ -245,6 +255,16 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
         }
     }
     Ok(Some(run))
+}
+
+/// What the guest says went wrong first.
+fn first_error(records: &[Record]) -> Option<String> {
+    let error = records.iter().find(|record| record.kind() == "error")?;
+    Some(format!(
+        "{}: {}",
+        error.text("what")?,
+        error.text("message")?
+    ))
 }
 
 /// Shows how far a sweep is: a bar with the time left, or now and then a line.
@@ -293,12 +313,13 @@ impl Meter {
             }
             None => {}
         }
-        if matches!(run.verdict.as_str(), "pass" | "fail") {
+        // Of each cell once: its other boots end alike, or stand in the report.
+        if run.verdict == "pass" || run.boot > 0 {
             return;
         }
-        let (name, verdict, boot) = (&self.name, &run.verdict, run.boot);
+        let (name, verdict) = (&self.name, &run.verdict);
         let why = run.message.as_deref().unwrap_or_default();
-        self.say(&format!("{name}: {cell}, boot {boot}: {verdict}: {why}"));
+        self.say(&format!("{name}: {cell}: {verdict}: {why}"));
     }
 
     fn end(&self) {

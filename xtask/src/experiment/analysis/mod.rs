@@ -28,6 +28,7 @@ pub(crate) fn analyse(experiment: &Experiment) -> Findings {
     };
     if experiment.analysis == Analysis::Tables {
         findings.tables.extend(tables::figures(experiment));
+        findings.tables.extend(tables::loads(experiment));
     }
     findings.tables.extend(tables::runs(experiment));
     findings

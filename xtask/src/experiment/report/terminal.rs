@@ -18,7 +18,10 @@ pub(crate) fn width() -> Option<usize> {
 
 /// The whole set, as text; nothing is wider than `width` if that can be helped.
 pub(crate) fn render(set: &Set, width: Option<usize>) -> String {
+    let partial = "INTERRUPTED: not all runs were done; what follows is of those that were.";
+    let partial = (!set.complete).then(|| partial.to_owned());
     let lines = set.experiments.iter().flat_map(|one| of(one, width));
+    let lines = partial.into_iter().chain(lines);
     lines.map(|line| line + "\n").collect()
 }
 
