@@ -88,14 +88,6 @@ impl Plan {
                 return Err(mistake(&text, place_of(&text, axis), what));
             }
         }
-        for (axis, _) in &axes {
-            let used = [format!("{{{axis}}}"), format!("{{{axis}.")];
-            if !OWN.contains(&axis.as_str()) && !used.iter().any(|used| text.contains(used)) {
-                let what =
-                    format!("the axis `{axis}` changes nothing: no `{{{axis}}}` stands anywhere");
-                return Err(mistake(&text, place_of(&text, axis), what));
-            }
-        }
         for exclusion in &file.excluded {
             check_exclusion(exclusion, &axes, &text)?;
         }
@@ -115,6 +107,14 @@ impl Plan {
                     excluded.push((labels, reason.to_owned()));
                 }
                 None => cells.push(cell(&file, &text, &combination, labels)?),
+            }
+        }
+        for (axis, _) in &axes {
+            let used = [format!("{{{axis}}}"), format!("{{{axis}.")];
+            if !OWN.contains(&axis.as_str()) && !used.iter().any(|used| text.contains(used)) {
+                let what =
+                    format!("the axis `{axis}` changes nothing: no `{{{axis}}}` stands anywhere");
+                return Err(mistake(&text, place_of(&text, axis), what));
             }
         }
         if cells.is_empty() {
