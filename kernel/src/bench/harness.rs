@@ -2,6 +2,7 @@
 
 use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -9,7 +10,11 @@ use doorbell::transport::Notify;
 
 use super::histogram::Histogram;
 use crate::arch::tsc;
+use crate::platform::memory;
 use crate::record::{Place, SummaryRecord};
+
+/// Memory that figures leave to everything else, in bytes: rings, buffers, and records.
+const RESERVE: usize = 2 << 20;
 
 /// Costs are kept in hundredths of a cycle.
 const HUNDREDTHS: u64 = 100;
@@ -133,6 +138,24 @@ impl Series {
             unit: "cycles",
         }
     }
+}
+
+/// Whether there is memory for so many series more.
+///
+/// # Errors
+///
+/// When there is not, in words.
+pub fn room_for(series: usize) -> Result<(), String> {
+    // One more for what a batch of nothing costs.
+    let wanted = (series + 1) * Histogram::BYTES;
+    let free = memory::heap_use().free;
+    if free >= wanted + RESERVE {
+        return Ok(());
+    }
+    Err(format!(
+        "there is no memory for its figures: they take {wanted} bytes, and of the {free} \
+         that are free {RESERVE} are kept for other things"
+    ))
 }
 
 /// What an operation of a batch cost, in hundredths of a cycle. Where the TSC

@@ -30,6 +30,9 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// What one takes on the heap.
+    pub const BYTES: usize = BUCKETS * size_of::<u32>();
+
     /// An empty histogram.
     pub fn new() -> Self {
         let counts = vec![0; BUCKETS].into_boxed_slice();

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use doorbell::transport::Notify;
 use doorbell::virtio::Wait;
 
+use super::harness;
 use super::path::{LOOKS, publish, take};
 use super::{Case, Series, Timer};
 use crate::arch::tsc;
@@ -21,7 +22,10 @@ pub const DEARER: u32 = 5;
 /// How many requests in a row may give no figure.
 const TRIES: u32 = 10;
 
-/// A path to a device in one mode, and its two series.
+/// Series of a path.
+const SERIES: usize = 2;
+
+/// A path to a device in one mode, and its series.
 pub struct Latency<'m> {
     machine: &'m Machine,
     unit: Unit,
@@ -47,6 +51,7 @@ impl<'m> Latency<'m> {
         mode: Mode,
         timer: &mut Timer,
     ) -> Result<Self, String> {
+        harness::room_for(SERIES)?;
         let mut opened = drive::open(machine, &unit, way, mode)?;
         let (interface, path) = opened.path();
         let others = drive::with_device(&mut opened, drive::FEATURES, |driven, listener| {
@@ -92,7 +97,9 @@ impl Case for Latency<'_> {
         let (handler, wake) = (&mut self.handler, &mut self.wake);
         let others = &mut self.others;
         drive::with_device(&mut opened, drive::FEATURES, |driven, listener| {
-            for _ in 0..count.div_ceil(DEARER) {
+            let mut pace = listener.clock().pace();
+            let all = count.div_ceil(DEARER);
+            for done in 1..=all {
                 let (cycles, again) = until_timed(|| to_handler(driven, listener))?;
                 handler.record(cycles);
                 handler.delivered += 1;
@@ -101,6 +108,7 @@ impl Case for Latency<'_> {
                 wake.record(cycles);
                 wake.delivered += 1;
                 *others += u64::from(again);
+                pace.check(done.into(), all.into())?;
             }
             *others += drive::doorbells(driven.driver());
             Ok(())

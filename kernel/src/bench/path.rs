@@ -9,14 +9,17 @@ use alloc::vec::Vec;
 use doorbell::transport::{Notifier, Notify};
 use doorbell::virtio::Wait;
 
-use super::harness::{PROBE_OPERATIONS, time};
+use super::harness::{self, PROBE_OPERATIONS, time};
 use super::{Case, Series, Timer};
 use crate::arch::tsc;
 use crate::clock::{Clock, Deadline};
 use crate::drive::{self, Driven, Mode, Unit, Way};
 use crate::machine::Machine;
 
-/// A path to a device, and its three series.
+/// Series of a path.
+const SERIES: usize = 3;
+
+/// A path to a device, and its series.
 pub struct Path<'m> {
     machine: &'m Machine,
     unit: Unit,
@@ -42,6 +45,7 @@ impl<'m> Path<'m> {
         way: Way,
         timer: &mut Timer,
     ) -> Result<Self, String> {
+        harness::room_for(SERIES)?;
         let mut opened = drive::open(machine, &unit, way, Mode::Polling)?;
         let (interface, path) = opened.path();
         let (batch, others) = drive::with_device(&mut opened, drive::FEATURES, |driven, _| {
@@ -75,7 +79,7 @@ impl<'m> Path<'m> {
 
     /// How often the doorbell was rung in all.
     pub fn rang(&self) -> u64 {
-        let series = [&self.idle, &self.request, &self.round_trip];
+        let series: [_; SERIES] = [&self.idle, &self.request, &self.round_trip];
         self.others + series.map(Series::operations).iter().sum::<u64>()
     }
 }
@@ -211,11 +215,13 @@ impl<N: Notify> Timed for N {
         count: u32,
         clock: &Clock,
     ) -> Result<(), String> {
-        for _ in 0..count {
+        let mut pace = clock.pace();
+        for done in 1..=count {
             publish(driven)?;
             series.record(time(self, 1));
             wait(driven, clock)?;
             series.delivered += 1;
+            pace.check(done.into(), count.into())?;
         }
         Ok(())
     }
@@ -227,7 +233,8 @@ impl<N: Notify> Timed for N {
         count: u32,
         clock: &Clock,
     ) -> Result<(), String> {
-        for _ in 0..count {
+        let mut pace = clock.pace();
+        for done in 1..=count {
             publish(driven)?;
             let start = tsc::start();
             self.notify();
@@ -235,6 +242,7 @@ impl<N: Notify> Timed for N {
             series.record(tsc::stop().wrapping_sub(start));
             take(driven)?;
             series.delivered += 1;
+            pace.check(done.into(), count.into())?;
         }
         Ok(())
     }

@@ -112,7 +112,7 @@ pub fn parts<E: Engine>(
         let reap = tsc::stop().wrapping_sub(before);
         let whole = back == n;
         while back < n {
-            back += u64::from(wait(engine, listener)?);
+            back += u64::from(wait(engine, listener)?.0);
         }
         if whole {
             let pass = Parts {
@@ -149,12 +149,19 @@ fn rush<E: Engine>(
     }
     engine.kick();
     let mut done = 0;
+    let mut pace = listener.clock().pace();
     while done < requests {
-        let finished = match engine.reap()? {
-            0 => wait(engine, listener)?,
-            finished => finished,
+        done += match engine.reap()? {
+            0 => {
+                let (finished, long) = wait(engine, listener)?;
+                let done = done + u64::from(finished);
+                if long {
+                    pace.check(done, requests)?;
+                }
+                u64::from(finished)
+            }
+            finished => u64::from(finished),
         };
-        done += u64::from(finished);
         let before = submitted;
         while submitted < requests && engine.submit()? {
             submitted += 1;
@@ -166,8 +173,9 @@ fn rush<E: Engine>(
     Ok(())
 }
 
-/// Waits until requests come back: at least one does.
-fn wait<E: Engine>(engine: &mut E, listener: &Listener<'_>) -> Result<u32, String> {
+/// Waits until requests come back: at least one does. Says how many, and whether that
+/// took so long that another look at the clock costs little.
+fn wait<E: Engine>(engine: &mut E, listener: &Listener<'_>) -> Result<(u32, bool), String> {
     let late = || "requests in flight do not come back".into();
     if !listener.interrupts() {
         let mut patience = None;
@@ -175,7 +183,7 @@ fn wait<E: Engine>(engine: &mut E, listener: &Listener<'_>) -> Result<u32, Strin
             for _ in 0..LOOKS {
                 match engine.reap()? {
                     0 => core::hint::spin_loop(),
-                    finished => return Ok(finished),
+                    finished => return Ok((finished, patience.is_some())),
                 }
             }
             if !patience.get_or_insert_with(|| listener.patience()).again() {
@@ -190,7 +198,7 @@ fn wait<E: Engine>(engine: &mut E, listener: &Listener<'_>) -> Result<u32, Strin
         match engine.reap()? {
             0 if patience.again() => {}
             0 => return Err(late()),
-            finished => return Ok(finished),
+            finished => return Ok((finished, true)),
         }
     }
 }

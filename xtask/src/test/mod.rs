@@ -2,11 +2,13 @@
 //! `target/doorbell/test/`; `report.txt` there names each check that was skipped. [`host`] runs cargo's tests, [`guest`] boots the
 //! guest tests on all [`cells`] with [`witness`]es and [`peer`]s, [`embed`] the drivers
 //! in another kernel, [`virt`] on another architecture, [`tool`] tries this tool on bad
-//! worlds, [`sweep`] its experiments, and [`browser`] looks at their page.
+//! worlds, [`faults`] the unikernel, [`sweep`] its experiments, and [`browser`] looks at
+//! their page.
 
 mod browser;
 mod cells;
 mod embed;
+mod faults;
 mod guest;
 mod host;
 mod http;
@@ -78,6 +80,7 @@ enum Job {
     Guest(cells::Cell),
     Tool(tool::Case),
     Http(http::Case),
+    Faults(&'static faults::Case),
     Sweep(sweep::Case),
     Embed(embed::Case),
     Virt(virt::Case),
@@ -95,7 +98,7 @@ impl Case {
             Job::Guest(_) => Some(TESTS),
             Job::Tool(case) => case.boots().then_some(KERNEL),
             Job::Embed(case) => case.boots().then_some(EMBED),
-            Job::Http(_) | Job::Sweep(_) => Some(KERNEL),
+            Job::Http(_) | Job::Faults(_) | Job::Sweep(_) => Some(KERNEL),
         }
     }
 
@@ -111,7 +114,7 @@ impl Case {
             Job::Host => true,
             Job::Tool(case) => case.takes_kvm(),
             Job::Guest(_) | Job::Http(_) | Job::Sweep(_) | Job::Embed(_) => false,
-            Job::Browser | Job::Fuzz(_) | Job::Virt(_) => false,
+            Job::Faults(_) | Job::Browser | Job::Fuzz(_) | Job::Virt(_) => false,
         }
     }
 }
@@ -133,6 +136,10 @@ fn table() -> Vec<Case> {
     let servers = http::CASES.map(|case| Case {
         name: format!("http/{}", case.name),
         job: Job::Http(case),
+    });
+    let faults = faults::CASES.iter().map(|case| Case {
+        name: format!("faults/{}", case.name),
+        job: Job::Faults(case),
     });
     let sweeps = sweep::CASES.map(|case| Case {
         name: format!("experiment/{}", case.name),
@@ -160,6 +167,7 @@ fn table() -> Vec<Case> {
         .chain(others)
         .chain(servers)
         .chain(tools)
+        .chain(faults)
         .chain(sweeps)
         .chain(browser)
         .chain(fuzzed)
@@ -349,6 +357,7 @@ impl World {
             Job::Guest(cell) => guest::run(cell, self, &folder),
             Job::Tool(case) => tool::run(case, self, &folder),
             Job::Http(case) => http::run(case, self, &folder),
+            Job::Faults(case) => faults::run(case, self, &folder),
             Job::Sweep(case) => sweep::run(case, self, &folder),
             Job::Embed(case) => embed::run(*case, self, &folder),
             Job::Virt(case) => virt::run(*case, &self.virt, &folder),
