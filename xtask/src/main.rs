@@ -16,6 +16,8 @@ mod say;
 mod setup;
 mod symbols;
 mod test;
+#[cfg(test)]
+mod unsafety;
 mod usage;
 mod virt;
 

@@ -153,7 +153,7 @@ pub fn room_for(series: usize) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "there is no memory for its figures: they take {wanted} bytes, and of the {free} \
+        "there is no memory for the figures, which take {wanted} bytes: of the {free} \
          that are free {RESERVE} are kept for other things"
     ))
 }

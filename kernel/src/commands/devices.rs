@@ -39,7 +39,14 @@ fn devices(machine: &Machine) -> u32 {
             skip(unit, "this version has no driver for it".to_string());
             continue;
         }
-        for (way, usable) in drive::ways(machine, unit) {
+        let ways = drive::ways(machine, unit);
+        if ways.is_empty() {
+            // As of one that is gone since it was found.
+            let what = format!("{} at {}", unit.name(), unit.at());
+            fail(&what, "the device shows no interface".to_string());
+            failures += 1;
+        }
+        for (way, usable) in ways {
             match usable {
                 Ok(()) => failures += u32::from(!try_way(machine, unit, way)),
                 Err(reason) => skip(unit, format!("{}: {reason}", name(way))),

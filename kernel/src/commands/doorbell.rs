@@ -10,8 +10,9 @@ use super::{Command, fail, number, skip, switch};
 use doorbell::virtio::Wait;
 
 use crate::bench::baseline::Baseline;
-use crate::bench::latency::Latency;
-use crate::bench::path::Path;
+use crate::bench::harness::room_for;
+use crate::bench::latency::{self, Latency};
+use crate::bench::path::{self, Path};
 use crate::bench::{Case, Timer, testdev};
 use crate::drive::{self, Mode};
 use crate::machine::Machine;
@@ -193,6 +194,18 @@ fn paths<'m>(
                 skip("doorbell", &unit.name(), unit.place.clone(), reason);
                 continue;
             }
+            let modes = match options.interrupts {
+                true => drive::modes(machine, &unit),
+                false => Vec::new(),
+            };
+            if let Err(why) = room_for(path::SERIES + modes.len() * latency::SERIES) {
+                let what = format!("{} at {} over {name}", unit.name(), unit.at());
+                fail(
+                    &what,
+                    format!("neither it nor what follows is timed: {why}"),
+                );
+                return failures + 1;
+            }
             let mut add = |case: Result<Box<dyn Case + 'm>, String>, how: &str| match case {
                 Ok(case) => cases.push(case),
                 Err(error) => {
@@ -203,8 +216,8 @@ fn paths<'m>(
             };
             let path = Path::new(machine, unit.clone(), way, timer);
             add(path.map(|path| Box::new(path) as _), "");
-            for (mode, usable) in drive::modes(machine, &unit) {
-                if mode == Mode::Polling || !options.interrupts {
+            for (mode, usable) in modes {
+                if mode == Mode::Polling {
                     continue;
                 }
                 if let Err(reason) = usable {
