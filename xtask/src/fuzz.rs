@@ -80,7 +80,10 @@ fn out() -> PathBuf {
 }
 
 /// The host's target triple, for which alone the flags are: not for build scripts.
-fn triple() -> Result<String> {
+///
+/// # Errors
+/// When the compiler does not tell.
+pub(crate) fn triple() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output();
     let output = output.context("cannot execute rustc")?;
     let text = String::from_utf8_lossy(&output.stdout);

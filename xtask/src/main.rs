@@ -12,6 +12,7 @@ mod qmp;
 mod record;
 mod results;
 mod run;
+mod sanitize;
 mod say;
 mod setup;
 mod symbols;
@@ -60,6 +61,8 @@ enum Do {
     Test(test::TestArgs),
     /// Let a fuzzer make up what devices, firmware and users say
     Fuzz(fuzz::FuzzArgs),
+    /// Run the library's and the kernel's tests with AddressSanitizer
+    Sanitize,
     /// Check formatting, clippy and the documentation, with warnings denied
     Check(setup::SetupArgs),
 }
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Do::Compare(args) => experiment::compare::main(args),
         Do::Test(args) => test::main(args),
         Do::Fuzz(args) => fuzz::main(args),
+        Do::Sanitize => sanitize::main(),
         Do::Check(args) => check::main(args),
     };
     result.unwrap_or_else(|error: anyhow::Error| {

@@ -11,7 +11,7 @@ const CASE: Case = Case {
     status: 10,
     errors: &[],
     says: &[],
-    within: 15,
+    within: 30,
 };
 
 /// A disk none of whose sectors can be read, for all that QEMU knows: Linux's `EIO`.
@@ -77,7 +77,7 @@ pub(in super::super) const CASES: [Case; 18] = [
         qemu: CRAWLING,
         guest: Guest::Line("blk depth=2; blk depth=2 interrupts=on"),
         errors: &["blk, driver ours: the device answers too slowly: "],
-        within: 40,
+        within: 60,
         ..CASE
     },
     // Whatever it is asked for, it has one byte an hour.
@@ -91,7 +91,7 @@ pub(in super::super) const CASES: [Case; 18] = [
         ],
         guest: Guest::Line("devices"),
         errors: &["over pci-modern, mmio: the device did not answer in time"],
-        within: 30,
+        within: 60,
         ..CASE
     },
     // A link that is down takes frames, and drops them.
@@ -102,7 +102,7 @@ pub(in super::super) const CASES: [Case; 18] = [
         fault: Some(("set_link", r#"{"name": "hub0", "up": false}"#)),
         status: 0,
         says: &["a second"],
-        within: 30,
+        within: 60,
         ..CASE
     },
     // As if it were torn out: no event announces it, and its registers read as ones.
@@ -118,7 +118,7 @@ pub(in super::super) const CASES: [Case; 18] = [
             "blk, driver ours: requests in flight do not come back",
             "virtio-blk at 0000:01:00.0: the device shows no interface",
         ],
-        within: 30,
+        within: 60,
         ..CASE
     },
     Case {
@@ -128,7 +128,7 @@ pub(in super::super) const CASES: [Case; 18] = [
         fault: Some(("device_del", r#"{"id": "disk"}"#)),
         status: 0,
         says: &["a second"],
-        within: 30,
+        within: 60,
         ..CASE
     },
     Case {
@@ -200,18 +200,18 @@ pub(in super::super) const CASES: [Case; 18] = [
         guest: Guest::Line("devices"),
         status: 0,
         says: &["0000:08:1f.0 virtio-rng"],
-        within: 45,
+        within: 120,
         ..CASE
     },
     // Each path that is timed wants memory for its figures.
     Case {
         name: "more-devices-than-can-be-timed",
-        options: &["--no-devices", "--machine", "pc"],
-        qemu: &["BRIDGES"],
+        options: &["--no-devices", "--machine", "pc", "--mem", "16"],
+        qemu: &["BRIDGE"],
         guest: Guest::Line("doorbell device=rng rounds=1 count=1"),
         errors: &["neither it nor what follows is timed: there is no memory for the figures"],
         says: &["doorbell-idle"],
-        within: 45,
+        within: 60,
         ..CASE
     },
 ];
