@@ -22,13 +22,14 @@ struct Count {
 }
 
 /// By the package's folder: blocks, functions, implementations, attributes.
-const TABLE: [(&str, [usize; 4]); 7] = [
+const TABLE: [(&str, [usize; 4]); 8] = [
     ("boot", [9, 3, 1, 1]),
-    ("drivers", [306, 164, 47, 0]),
+    ("drivers", [338, 174, 50, 0]),
     ("kernel", [105, 26, 15, 2]),
     ("tests", [25, 4, 2, 0]),
     ("tests/embed", [25, 7, 3, 0]),
     ("tests/fuzz", [8, 1, 1, 0]),
+    ("tests/virt", [14, 3, 3, 2]),
     ("xtask", [0, 0, 0, 0]),
 ];
 
