@@ -1,5 +1,6 @@
-//! The libvirt domain that gives a cell's machine: written as `domain.xml`, validated by
-//! `virt-xml-validate`, and translated by libvirt itself where its QEMU driver is there.
+//! The libvirt domain that gives a cell's machine: written as `domain.xml`, and where
+//! libvirt's tools are there validated by `virt-xml-validate` and translated by libvirt
+//! itself. What they say is a record of its own: the boots need none of it.
 //!
 //! An experiment's file gives the devices as libvirt has them, beside those of QEMU. That
 //! both are the same is not taken on trust: what libvirt makes of the domain is compared
@@ -16,6 +17,7 @@ use super::plan::Cell;
 use crate::image;
 use crate::qemu::outcome::EXIT_PORT;
 use crate::qemu::{Accelerator, Files, Machine, host};
+use crate::say;
 use crate::setup::SetupArgs;
 use crate::setup::system::{Apt, System};
 
@@ -39,13 +41,6 @@ pub(crate) struct Libvirt<'a> {
     driver: Mutex<()>,
 }
 
-/// What libvirt says of a cell.
-pub(crate) struct Word {
-    /// Why the domain is no good, if it isn't.
-    pub(crate) invalid: Option<String>,
-    pub(crate) record: Value,
-}
-
 impl<'a> Libvirt<'a> {
     pub(crate) fn new(setup: &'a SetupArgs) -> Self {
         Self {
@@ -55,8 +50,15 @@ impl<'a> Libvirt<'a> {
         }
     }
 
-    /// Why domains cannot be validated here, if they cannot; installs what it takes.
-    pub(crate) fn lacks(&self) -> Option<String> {
+    /// Installs what it takes, before a sweep's progress shows.
+    pub(crate) fn prepare(&self) {
+        if let Some(why) = self.lacks() {
+            say::note(format!("libvirt's domains are not validated: {why}"));
+        }
+    }
+
+    /// Why domains cannot be validated here, if they cannot.
+    fn lacks(&self) -> Option<String> {
         let missing = self.missing.get_or_init(|| {
             let installed = install(self.setup, || {
                 let mut programs = [VALIDATE, "xmllint"].into_iter();
@@ -67,11 +69,11 @@ impl<'a> Libvirt<'a> {
         missing.clone()
     }
 
-    /// Writes the cell's `domain.xml`, has it validated and translated. `devices` are
-    /// elements of `<devices>`.
+    /// Writes the cell's `domain.xml`, has it validated and translated, and returns the
+    /// record of that. `devices` are elements of `<devices>`.
     ///
     /// # Errors
-    /// When a file cannot be written or a program not be executed.
+    /// When a file cannot be written. What libvirt's tools do is no error.
     pub(crate) fn check(
         &self,
         qemu: &Path,
@@ -79,15 +81,10 @@ impl<'a> Libvirt<'a> {
         cell: &Cell,
         devices: &str,
         files: &Files,
-    ) -> Result<Word> {
+    ) -> Result<Value> {
         let path = files.dir().join("domain.xml");
         let text = domain(qemu, kernel, cell, devices)?;
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        let output = run(Command::new(VALIDATE).arg(&path).arg("domain"))?;
-        let invalid = (!output.status.success()).then(|| {
-            let said = [output.stdout, output.stderr].concat();
-            String::from_utf8_lossy(&said).trim().to_owned()
-        });
         let ours = paths(&devices_of(&cell.options.extra));
         let (theirs, why) = match self.translate(&path) {
             Ok(line) => {
@@ -98,17 +95,32 @@ impl<'a> Libvirt<'a> {
             }
             Err(error) => (None, Some(format!("{error:#}"))),
         };
-        let record = json!({
+        let validity = self.validity(&path);
+        let (valid, doubt) = validity.parts();
+        Ok(json!({
             "v": 1,
             "kind": "libvirt",
-            "valid": invalid.is_none(),
+            "valid": valid,
+            "doubt": doubt,
             "version": host::first_line(Command::new("virsh").arg("--version")),
             "booted": ours,
             "translated": theirs,
             "agrees": theirs.as_ref().map(|theirs| *theirs == ours),
             "why": why,
-        });
-        Ok(Word { invalid, record })
+        }))
+    }
+
+    fn validity(&self, domain: &Path) -> Validity {
+        if let Some(why) = self.lacks() {
+            return Validity::Unknown(why);
+        }
+        match run(Command::new(VALIDATE).arg(domain).arg("domain")) {
+            Ok(output) => {
+                let said = [output.stdout, output.stderr].concat();
+                Validity::of(output.status.code(), String::from_utf8_lossy(&said).trim())
+            }
+            Err(error) => Validity::Unknown(format!("{error:#}")),
+        }
     }
 
     /// What libvirt's QEMU driver makes of a domain, without a daemon.
@@ -138,6 +150,39 @@ impl<'a> Libvirt<'a> {
             bail!("virsh: {}", line.unwrap_or("(nothing)"));
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+/// Whether a domain is as libvirt's schema has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Validity {
+    Valid,
+    /// What is wrong with it.
+    Invalid(String),
+    /// Why nobody can say.
+    Unknown(String),
+}
+
+impl Validity {
+    /// What `virt-xml-validate` says by its exit status, which is that of `xmllint`, and in
+    /// words.
+    fn of(status: Option<i32>, said: &str) -> Self {
+        match status {
+            Some(0) => Self::Valid,
+            // It is not well-formed, or not valid.
+            Some(1 | 3) => Self::Invalid(said.to_owned()),
+            // There is no schema, or it cannot be read; or there is no `xmllint`.
+            _ => Self::Unknown(format!("{VALIDATE}: {said}")),
+        }
+    }
+
+    /// For a record: true, false or null, and why not true.
+    fn parts(&self) -> (Option<bool>, Option<&str>) {
+        match self {
+            Self::Valid => (Some(true), None),
+            Self::Invalid(why) => (Some(false), Some(why)),
+            Self::Unknown(why) => (None, Some(why)),
+        }
     }
 }
 
@@ -368,6 +413,35 @@ mod tests {
         // A bus that is its own parent.
         let looped = words("-device virtio-rng-pci,id=a,bus=a");
         assert!(paths(&devices_of(&looped))[0].ends_with(" on a"));
+    }
+
+    #[test]
+    fn only_the_schemas_word_makes_a_domain_invalid() {
+        let parts = |status| {
+            let validity = Validity::of(status, "said");
+            let (valid, doubt) = validity.parts();
+            (valid, doubt.map(str::to_owned))
+        };
+        assert_eq!(parts(Some(0)), (Some(true), None));
+        assert_eq!(parts(Some(3)), (Some(false), Some("said".into())));
+        // No schema, no `xmllint`, a signal.
+        for status in [Some(4), Some(127), None] {
+            let (valid, doubt) = parts(status);
+            assert_eq!(valid, None);
+            assert!(doubt.unwrap().ends_with(": said"));
+        }
+    }
+
+    #[test]
+    fn a_domain_is_in_doubt_where_the_tools_are_missing() {
+        let setup = SetupArgs {
+            no_install: true,
+            toolchain: crate::setup::toolchain::Way::Auto,
+        };
+        let mut libvirt = Libvirt::new(&setup);
+        libvirt.missing = Some("no root".to_owned()).into();
+        let validity = libvirt.validity(Path::new("/no/such/domain.xml"));
+        assert_eq!(validity.parts(), (None, Some("no root")));
     }
 
     #[test]

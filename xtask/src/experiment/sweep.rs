@@ -84,6 +84,9 @@ pub(crate) fn sweep(bench: &Bench<'_>, plan: &Plan, set: &Path) -> Result<Swept>
         .filter(|(cell, boot)| !done.contains(&(cell.labels.clone(), *boot)))
         .collect();
     let total = to_do.len();
+    if to_do.iter().any(|(cell, _)| cell.libvirt.is_some()) {
+        bench.libvirt.prepare();
+    }
     let meter = Meter::new(&plan.name, total);
     if total < cells.len() * experiment.boots as usize {
         meter.say(&format!(
@@ -159,11 +162,6 @@ fn unfit(bench: &Bench<'_>, plan: &Plan, cell: &Cell) -> Option<String> {
         if let Some(reason) = bench.guests.lacks(guest) {
             return Some(reason);
         }
-    }
-    if cell.libvirt.is_some()
-        && let Some(reason) = bench.libvirt.lacks()
-    {
-        return Some(reason);
     }
     let since = &plan.file.since;
     let mut devices = cell.devices.iter().filter(|devices| devices.count > 0);
@@ -247,13 +245,7 @@ fn run(bench: &Bench<'_>, plan: &Plan, cell: &Cell, boot: u32, set: &Path) -> Re
     // No guest spoke: what did firmware say last?
     run.records
         .extend(firmware::last_words(&files).filter(|_| ended.records.is_empty()));
-    if let Some(word) = word {
-        run.records.push(word.record);
-        if let Some(why) = word.invalid {
-            run.verdict = "invalid-domain".into();
-            run.message = Some(why);
-        }
-    }
+    run.records.extend(word);
     Ok(Some(run))
 }
 

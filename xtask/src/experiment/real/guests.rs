@@ -13,6 +13,7 @@ use crate::image;
 use crate::qemu::{Files, escape, host};
 use crate::setup::SetupArgs;
 use crate::setup::package::{self, Unpacked};
+use crate::setup::system::{Apt, System};
 
 /// Who can be booted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +24,10 @@ pub(super) enum Kind {
     Ipxe,
     /// The UEFI firmware, whose shell reads a FAT disk.
     Ovmf,
-    /// Debian's kernel, which reads a disk.
-    Debian,
+    /// A distribution's kernel, which reads a disk.
+    Linux,
     /// The same, told to take the legacy interface where there is one.
-    DebianLegacy,
+    LinuxLegacy,
 }
 
 /// The guests' names in an experiment's file.
@@ -34,8 +35,8 @@ pub(super) const KINDS: [(&str, Kind); 5] = [
     ("seabios", Kind::Seabios),
     ("ipxe", Kind::Ipxe),
     ("ovmf", Kind::Ovmf),
-    ("debian", Kind::Debian),
-    ("debian-legacy", Kind::DebianLegacy),
+    ("linux", Kind::Linux),
+    ("linux-legacy", Kind::LinuxLegacy),
 ];
 
 /// `-drive` and `-netdev` have these names, for the file's devices.
@@ -43,8 +44,14 @@ const DISK: &str = "disk";
 const NETWORK: &str = "net";
 /// QEMU loads it for `virtio-net-pci`.
 const ROM: &str = "efi-virtio.rom";
-/// What Debian calls the kernel of no special machine.
-const KERNEL: &str = "linux-image-cloud-amd64";
+/// What Debian, and what is made from it, call the kernel that they have now; the smallest
+/// first.
+const KERNELS: [&str; 4] = [
+    "linux-image-cloud-amd64",
+    "linux-image-virtual",
+    "linux-image-generic",
+    "linux-image-amd64",
+];
 /// Where systems put OVMF: its code, and its variables.
 const OVMF: [(&str, &str); 4] = [
     (
@@ -129,7 +136,7 @@ impl<'a> Guests<'a> {
             Kind::Seabios => {}
             Kind::Ipxe => self.find_rom(&mut ready)?,
             Kind::Ovmf => self.find_ovmf(&mut ready)?,
-            Kind::Debian | Kind::DebianLegacy => self.find_kernel(&mut ready)?,
+            Kind::Linux | Kind::LinuxLegacy => self.find_kernel(&mut ready)?,
         }
         Ok(ready)
     }
@@ -176,12 +183,16 @@ impl<'a> Guests<'a> {
     }
 
     fn find_kernel(&self, ready: &mut Ready) -> Result<()> {
-        let why = "booting Debian's kernel";
-        let kernel = match package::stands_for(KERNEL) {
-            Ok(kernel) => kernel,
-            // Then nothing can be fetched; the error says how.
-            Err(_) => KERNEL.to_owned(),
-        };
+        let why = "booting a distribution's kernel";
+        let known = |package: &str| package::stands_for(package).ok();
+        let mut kernel = first_kernel(known);
+        if kernel.is_none() && !self.setup.no_install && System::here() == System::Debian {
+            // Nobody has read the package lists yet.
+            Apt::new()?.update()?;
+            kernel = first_kernel(known);
+        }
+        // Without one nothing can be fetched; the error says how.
+        let kernel = kernel.unwrap_or_else(|| KERNELS[0].to_owned());
         let Unpacked { root, version } = package::unpacked(self.setup, &kernel, why)?;
         let busybox = package::unpacked(self.setup, "busybox-static", why)?;
         let boot = root.join("boot");
@@ -194,28 +205,53 @@ impl<'a> Guests<'a> {
         });
         let busybox = ["bin/busybox", "usr/bin/busybox"].map(|path| busybox.root.join(path));
         let busybox = busybox.iter().find(|path| path.is_file());
-        let modules = ["lib/modules", "usr/lib/modules"].map(|path| root.join(path));
-        let modules = modules.iter().find(|path| path.is_dir());
+        let modules = match modules_below(&root) {
+            Some(modules) => modules,
+            None => {
+                let package = modules_package(&kernel);
+                let found = package::unpacked(self.setup, &package, why)?;
+                let found = modules_below(&found.root);
+                found.with_context(|| format!("the package {package} has no modules"))?
+            }
+        };
         let archive = initrd::build(
             busybox.context("the package busybox-static has no busybox")?,
-            modules.with_context(|| format!("the package {kernel} has no modules"))?,
+            &modules,
         )?;
         let path = image::target_folder()
             .join("packages")
             .join(format!("{kernel}.cpio"));
         std::fs::write(&path, archive)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        ready.version = Some(version);
+        ready.version = Some(format!("{kernel} {version}"));
         ready.kernel = Some(image.with_context(|| format!("the package {kernel} has no vmlinuz"))?);
         ready.shared = vec!["-initrd".into(), text(&path)?];
         ready.words = "console=ttyS0 quiet loglevel=1 panic=-1".into();
-        if ready.kind == Kind::DebianLegacy {
+        if ready.kind == Kind::LinuxLegacy {
             let options = initrd::DRIVER_OPTIONS;
             // As a module takes it, and as a part of the kernel does.
             ready.words += &format!(" {options}=force_legacy=1 virtio_pci.force_legacy=1");
         }
         Ok(())
     }
+}
+
+/// The package of the first kernel that is known by a name of [`KERNELS`]; `known` gives the
+/// package that such a name stands for.
+fn first_kernel(known: impl Fn(&str) -> Option<String>) -> Option<String> {
+    KERNELS.into_iter().find_map(known)
+}
+
+/// Where a kernel's modules are that are not in its own package, as on Ubuntu.
+fn modules_package(kernel: &str) -> String {
+    let release = kernel.strip_prefix("linux-image-").unwrap_or(kernel);
+    let release = release.strip_prefix("unsigned-").unwrap_or(release);
+    format!("linux-modules-{release}")
+}
+
+fn modules_below(root: &Path) -> Option<PathBuf> {
+    let all = ["lib/modules", "usr/lib/modules"].map(|path| root.join(path));
+    all.into_iter().find(|path| path.is_dir())
 }
 
 fn ovmf_below(root: &Path) -> Option<(PathBuf, PathBuf)> {
@@ -239,7 +275,7 @@ impl Ready {
         let mut add = |words: [&str; 2]| line.extend(words.map(str::to_owned));
         let place = |name: &str| -> Result<String> { Ok(escape(&text(&files.dir().join(name))?)) };
         match self.kind {
-            Kind::Seabios | Kind::Debian | Kind::DebianLegacy => {
+            Kind::Seabios | Kind::Linux | Kind::LinuxLegacy => {
                 proof::disk(&files.disk(0))?;
                 let file = escape(&text(&files.disk(0))?);
                 add([
@@ -292,6 +328,25 @@ mod tests {
         assert!(lacks.contains("/no/such/qemu"), "{lacks}");
         assert_eq!(guests.lacks("seabios"), None);
         assert_eq!(guests.ready.lock().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_kernel_is_taken_by_the_name_that_apt_knows() {
+        let ubuntu = |name: &str| match name {
+            "linux-image-virtual" => Some("linux-image-6.8.0-31-generic".to_owned()),
+            "linux-image-generic" => Some("linux-image-6.8.0-40-generic".to_owned()),
+            _ => None,
+        };
+        let kernel = first_kernel(ubuntu).unwrap();
+        assert_eq!(kernel, "linux-image-6.8.0-31-generic");
+        let modules = "linux-modules-6.8.0-31-generic";
+        assert_eq!(modules_package(&kernel), modules);
+        let unsigned = kernel.replace("image-", "image-unsigned-");
+        assert_eq!(modules_package(&unsigned), modules);
+        let debian = |name: &str| Some(format!("{name}-6.1"));
+        let smallest = "linux-image-cloud-amd64-6.1";
+        assert_eq!(first_kernel(debian).as_deref(), Some(smallest));
+        assert_eq!(first_kernel(|_| None), None);
     }
 
     #[test]

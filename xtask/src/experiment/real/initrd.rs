@@ -23,12 +23,16 @@ const ENDINGS: [&str; 4] = ["ko", "ko.xz", "ko.gz", "ko.zst"];
 /// The environment variable, from the kernel's command line, with `virtio_pci`'s options.
 pub(super) const DRIVER_OPTIONS: &str = "driver_options";
 
+/// What the guest says when it cannot read the proof.
+pub(super) const NO_PROOF: &str = "no-proof";
+
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const PLAIN: u32 = 0o100_644;
 
 /// The script: what it finds is printed as records. `NAMES` is the list of modules; which
 /// of them needs which differs from kernel to kernel, so they are all tried twice.
+/// `NO_PROOF` is the record of a disk that could not be read.
 const INIT: &str = r#"#!/bin/busybox sh
 b=/bin/busybox
 $b mount -t devtmpfs none /dev
@@ -50,7 +54,11 @@ for device in /sys/bus/virtio/devices/*; do
     driver=$($b basename "$($b readlink $device/driver)")
     echo "@{\"v\":1,\"kind\":\"sysfs\",\"driver\":\"$driver\",\"features\":\"$($b cat $device/features)\"}"
 done
-$b dd if=/dev/vda bs=512 skip=1 count=1 2>/dev/null | $b tr -d '\000'
+proof=$($b dd if=/dev/vda bs=512 skip=1 count=1 2>/dev/null | $b tr -d '\000')
+case $proof in
+@*) echo "$proof" ;;
+*) echo "@{\"v\":1,\"kind\":\"NO_PROOF\"}" ;;
+esac
 while :; do $b sleep 60; done
 "#;
 
@@ -109,6 +117,7 @@ pub(super) fn build(busybox: &Path, modules: &Path) -> Result<Vec<u8>> {
     }
     archive.add("bin/busybox", PROGRAM, &read(busybox)?);
     let script = INIT.replace("NAMES", &MODULES.join(" "));
+    let script = script.replace("NO_PROOF", NO_PROOF);
     archive.add("init", PROGRAM, script.as_bytes());
     for path in find(modules)? {
         if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
@@ -179,6 +188,7 @@ mod tests {
         let text = String::from_utf8_lossy(&bytes);
         assert!(text.contains("modules/virtio_blk.ko.xz\0"));
         assert!(text.contains("for name in virtio virtio_ring "));
+        assert!(text.contains(r#"\"kind\":\"no-proof\"}"#));
         std::fs::remove_dir_all(root).unwrap();
     }
 }

@@ -2,7 +2,8 @@
 //! own output and by what QMP says of its device.
 //!
 //! A guest works if it prints a record ([`proof`]) that it can only have read through its
-//! virtio driver. Which interface that driver took is QMP's word ([`mod@watch`]), beside the
+//! virtio driver. It fails if it says itself ([`own`]) that it found nothing to read; any
+//! other end tells nothing. Which interface that driver took is QMP's word ([`mod@watch`]), beside the
 //! guest's own where it says so ([`own`]).
 
 mod guests;
@@ -38,7 +39,8 @@ const LONGEST: u32 = 3;
 /// What was seen of a guest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Seen {
-    /// `pass` if the guest did what it is there for, else a word that says what became of it.
+    /// `pass` if the guest did what it is there for, `fail` if it says itself that it could
+    /// not, else a word that says what became of it.
     pub(crate) verdict: String,
     pub(crate) message: Option<String>,
     pub(crate) took: Duration,
@@ -146,21 +148,30 @@ fn judge(name: &str, ready: &Ready, ended: &Ended, watched: &Watched, own: &Own)
     };
     let (verdict, message) = match (qmp, said) {
         _ if !works => {
-            let word = outcome.word().to_owned();
+            let word = match own.failed {
+                Some(_) => "fail",
+                None => outcome.word(),
+            };
             let explained = match outcome {
                 Outcome::NotStarted => outcome.explain(ended),
-                _ => Some(format!(
-                    "{stopped}; its last line: {}",
-                    last(&own.serial_end)
-                )),
+                _ => {
+                    let line = own.failed.as_deref().unwrap_or(&own.serial_end);
+                    Some(format!("{stopped}; its last line: {}", last(line)))
+                }
             };
-            (word, explained)
+            (word.to_owned(), explained)
         }
         (Some(qmp), Some(said)) if qmp != said => {
             let message = format!("QMP says that the driver is {qmp}, and the guest says {said}");
             ("contradiction".to_owned(), Some(message))
         }
         _ => ("pass".to_owned(), None),
+    };
+    // Of a guest that works.
+    let unknown = match (found, &watched.silent) {
+        (Some(_), _) => None,
+        (None, Some(silent)) => Some(silent.as_str()),
+        (None, None) => Some("QMP saw no driver at the device"),
     };
     let features = watched.driven.as_ref().map(|driven| &driven.features);
     let mut records: Vec<Value> = ended.records.iter().map(Record::value).cloned().collect();
@@ -172,9 +183,11 @@ fn judge(name: &str, ready: &Ready, ended: &Ended, watched: &Watched, own: &Own)
         "works": works,
         "interface": found,
         "by": by,
-        "told": (ready.kind == Kind::DebianLegacy).then_some("legacy"),
+        "unknown": unknown.filter(|_| works),
+        "told": (ready.kind == Kind::LinuxLegacy).then_some("legacy"),
         "said": own.said,
         "features": features.filter(|_| works),
+        "failed": own.failed.as_ref().filter(|_| !works),
         "stopped": (!works).then_some(stopped),
     }));
     Seen {
@@ -218,6 +231,15 @@ mod tests {
     }
 
     fn judged(proved: bool, watched: &Watched, modern: Option<bool>) -> (Seen, Value) {
+        judged_by(proved, watched, modern, None)
+    }
+
+    fn judged_by(
+        proved: bool,
+        watched: &Watched,
+        modern: Option<bool>,
+        failed: Option<&str>,
+    ) -> (Seen, Value) {
         let mut ended = ended();
         ended.status = Some(0);
         if proved {
@@ -226,7 +248,8 @@ mod tests {
         }
         let own = Own {
             modern,
-            serial_end: "No bootable device.".into(),
+            failed: failed.map(str::to_owned),
+            serial_end: "Booting from Hard Disk...".into(),
             ..Own::default()
         };
         let seen = judge("seabios", &ready(), &ended, watched, &own);
@@ -251,6 +274,14 @@ mod tests {
         let (seen, found) = judged(true, &Watched::default(), None);
         assert_eq!(seen.verdict, "pass");
         assert_eq!(found["interface"], Value::Null);
+        assert_eq!(found["unknown"], "QMP saw no driver at the device");
+        let silent = Some("CommandNotFound: x-query-virtio".to_owned());
+        let watched = Watched {
+            driven: None,
+            silent,
+        };
+        let (_, found) = judged(true, &watched, None);
+        assert_eq!(found["unknown"], "CommandNotFound: x-query-virtio");
         let both = version(Some("Linux 6.1"), Some("6.1-2"));
         assert_eq!(both.as_deref(), Some("Linux 6.1, package 6.1-2"));
         assert_eq!(version(None, None), None);
@@ -269,13 +300,28 @@ mod tests {
             message.contains("last driver was a legacy one"),
             "{message}"
         );
-        assert!(message.contains("No bootable device."), "{message}");
+        assert!(message.contains("Booting from Hard Disk..."), "{message}");
         let (_, found) = judged(false, &Watched::default(), None);
         assert!(
             found["stopped"]
                 .as_str()
                 .unwrap()
                 .contains("no driver took")
+        );
+    }
+
+    #[test]
+    fn a_guest_fails_only_by_its_own_words() {
+        let words = Some("No bootable device.");
+        let (seen, found) = judged_by(false, &driven(true), None, words);
+        assert_eq!(seen.verdict, "fail");
+        assert_eq!(found["failed"], "No bootable device.");
+        assert!(seen.message.unwrap().ends_with("No bootable device."));
+        // What comes after the proof is no failure.
+        let (seen, found) = judged_by(true, &driven(true), None, words);
+        assert_eq!(
+            (seen.verdict.as_str(), &found["failed"]),
+            ("pass", &Value::Null)
         );
     }
 

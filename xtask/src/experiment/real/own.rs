@@ -1,6 +1,7 @@
 //! What a guest says about itself, in its own words.
 
 use super::guests::Kind;
+use super::initrd;
 use crate::record::Record;
 
 /// What was found in a guest's output.
@@ -11,12 +12,31 @@ pub(super) struct Own {
     pub(super) modern: Option<bool>,
     /// The line that says it, or that names the device.
     pub(super) said: Option<String>,
+    /// The line with which it gives up: there was nothing for it to read.
+    pub(super) failed: Option<String>,
     /// The last line of its output that is not empty.
     pub(super) serial_end: String,
 }
 
 /// The bit of VIRTIO_F_VERSION_1 (virtio 1.2, 6).
 const VERSION_1: usize = 32;
+
+/// What a BIOS says when no device gave a boot sector. It has asked a ROM of the network
+/// first.
+const BIOS_FAILS: &str = "No bootable device";
+
+impl Kind {
+    /// The words by which this guest says that it found nothing to read. They mean so only if
+    /// no proof came: a UEFI shell has its prompt after its script as well.
+    fn last_words(self) -> &'static [&'static str] {
+        match self {
+            Self::Seabios => &[BIOS_FAILS],
+            Self::Ipxe => &["No more network devices", BIOS_FAILS],
+            Self::Ovmf => &["Shell>", "No bootable option or device was found"],
+            Self::Linux | Self::LinuxLegacy => &["Kernel panic"],
+        }
+    }
+}
 
 impl Own {
     /// Reads what the guest printed (`serial`), what firmware logged, and the records among
@@ -36,6 +56,8 @@ impl Own {
                 .to_owned(),
             ..Self::default()
         };
+        let mut gave_up = kind.last_words().iter();
+        own.failed = gave_up.find_map(|words| line(&serial, words).or(line(firmware, words)));
         match kind {
             Kind::Seabios => {
                 own.version = between(firmware, "SeaBIOS (version ", ")");
@@ -51,12 +73,17 @@ impl Own {
                 own.said = said.and_then(|said| Some(said.rsplit('\x08').next()?.to_owned()));
             }
             Kind::Ovmf => own.said = line(&serial, "/HD("),
-            Kind::Debian | Kind::DebianLegacy => {
+            Kind::Linux | Kind::LinuxLegacy => {
                 let text = |kind: &str, key: &str| {
                     let record = records.iter().find(|record| record.kind() == kind);
                     record.and_then(|record| record.text(key).map(str::to_owned))
                 };
                 own.version = text("guest", "version");
+                let unread = records
+                    .iter()
+                    .any(|record| record.kind() == initrd::NO_PROOF);
+                let unread = unread.then(|| "there is no proof on /dev/vda".to_owned());
+                own.failed = own.failed.or(unread);
                 let bits = text("sysfs", "features");
                 let bit = bits
                     .as_ref()
@@ -130,6 +157,35 @@ mod tests {
     }
 
     #[test]
+    fn only_a_guests_own_words_say_that_it_gave_up() {
+        let failed = |kind, serial: &str, firmware: &str| {
+            Own::read(kind, serial, firmware, &[]).failed.is_some()
+        };
+        for (kind, words) in [
+            (
+                Kind::Seabios,
+                "No bootable device.  Retrying in 60 seconds.",
+            ),
+            (Kind::Ipxe, "No more network devices"),
+            (Kind::Ipxe, "No bootable device."),
+            (Kind::Ovmf, "\x1b[2JShell> "),
+            (
+                Kind::Ovmf,
+                "BdsDxe: No bootable option or device was found.",
+            ),
+            (Kind::Linux, "Kernel panic - not syncing: no init"),
+        ] {
+            assert!(failed(kind, &format!("a\r\n{words}\r\n"), ""), "{words}");
+            assert!(!failed(kind, "Booting from Hard Disk...", "a"), "{words}");
+        }
+        // Without a screen on the serial line it is in the log alone.
+        assert!(failed(Kind::Seabios, "", "No bootable device."));
+        let unread = Record::parse(r#"{"v":1,"kind":"no-proof"}"#).unwrap();
+        let own = Own::read(Kind::LinuxLegacy, "", "", &[unread]);
+        assert!(own.failed.unwrap().contains("/dev/vda"));
+    }
+
+    #[test]
     fn linux_shows_its_features_in_sysfs() {
         let records = |bit: char| {
             let bits: String = (0..64).map(|n| if n == 32 { bit } else { '0' }).collect();
@@ -139,11 +195,11 @@ mod tests {
             ]
             .map(|line| Record::parse(&line).unwrap())
         };
-        let own = Own::read(Kind::Debian, "", "", &records('1'));
+        let own = Own::read(Kind::Linux, "", "", &records('1'));
         assert_eq!(own.version.as_deref(), Some("Linux 6.1"));
         assert_eq!(own.modern, Some(true));
-        let own = Own::read(Kind::DebianLegacy, "", "", &records('0'));
+        let own = Own::read(Kind::LinuxLegacy, "", "", &records('0'));
         assert_eq!(own.modern, Some(false));
-        assert_eq!(Own::read(Kind::Debian, "", "", &[]).modern, None);
+        assert_eq!(Own::read(Kind::Linux, "", "", &[]).modern, None);
     }
 }
