@@ -156,7 +156,7 @@ mod tests {
         experiment.findings.verdicts = vec![Verdict {
             claim: "MMIO < PIO".into(),
             answer: Answer::CannotBeToldHere,
-            ratio: stats::of_median(&[2.0, 2.5, 3.0]),
+            ratio: stats::of_median(&[2.0, 2.2, 2.5, 2.8, 3.0]),
             because: "of &c".into(),
         }];
         experiment.findings.plots = vec![Plot::Lines {
@@ -183,7 +183,7 @@ mod tests {
             "MMIO &lt; PIO",
             "? </span>cannot be told here",
             "2.50 (2.00 to 3.00)",
-            "95 % confidence, 3 boots",
+            "95 % confidence, 5 boots",
             "no &lt;answer&gt;",
             "&lt;QEMU&gt; &amp; more",
             "# &lt;i&gt;",
