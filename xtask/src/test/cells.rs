@@ -155,6 +155,11 @@ pub(super) fn all() -> Vec<Cell> {
 }
 
 impl Cell {
+    /// Whether KVM runs it.
+    pub(super) fn takes_kvm(&self) -> bool {
+        self.accelerator == Accelerator::Kvm
+    }
+
     /// Its parts, without those that most cells have.
     pub(super) fn name(&self) -> String {
         let mmio = match (self.machine, self.mmio_version) {

@@ -113,7 +113,8 @@ impl Case {
         match &self.job {
             Job::Host => true,
             Job::Tool(case) => case.takes_kvm(),
-            Job::Guest(_) | Job::Http(_) | Job::Sweep(_) | Job::Embed(_) => false,
+            Job::Guest(cell) => cell.takes_kvm(),
+            Job::Http(_) | Job::Sweep(_) | Job::Embed(_) => false,
             Job::Faults(_) | Job::Browser | Job::Fuzz(_) | Job::Virt(_) => false,
         }
     }
