@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::image;
+use crate::lock::{into_inner, lock};
 use crate::say::{self, Progress};
 use crate::setup::{self, SetupArgs, toolchain};
 use crate::usage::BadUsage;
@@ -245,15 +246,13 @@ pub(crate) fn main(args: &FuzzArgs) -> Result<ExitCode> {
                     if let Ok(ran) = &ran {
                         progress.print(line(target, ran));
                     }
-                    all.lock()
-                        .unwrap_or_else(|gone| gone.into_inner())
-                        .push((*target, ran));
+                    lock(&all).push((*target, ran));
                 }
             });
         }
     });
     drop(progress);
-    let all = all.into_inner().unwrap_or_else(|gone| gone.into_inner());
+    let all = into_inner(all);
     let mut found = Vec::new();
     for (target, ran) in all {
         found.extend(ran?.finding.map(|_| target));

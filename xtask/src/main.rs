@@ -6,6 +6,7 @@ mod experiment;
 mod folder;
 mod fuzz;
 mod image;
+mod lock;
 mod pattern;
 mod qemu;
 mod qmp;

@@ -74,11 +74,13 @@ pub fn assignment(data: &[u8]) {
         pci = pci.with(device, 0, function(&mut bytes, 0));
     }
     for _ in 0..2 {
-        // SAFETY: there is no device, and so below.
+        // SAFETY: there is no device.
         unsafe { number_buses(&pci, &[BusRange::ALL]) };
         let mut storage = vec![Function::default(); count(&pci, &[BusRange::ALL])];
+        // SAFETY: there is no device.
         let topology = unsafe { Topology::enumerate(&pci, &[BusRange::ALL], &mut storage) };
         let mut topology = topology.unwrap();
+        // SAFETY: there is no device.
         unsafe { assign(&pci, &mut topology, &apertures) };
         pci.audit();
         for bar in storage.iter().flat_map(|function| function.bars).flatten() {

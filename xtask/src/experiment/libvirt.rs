@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::plan::Cell;
 use crate::image;
+use crate::lock::lock;
 use crate::qemu::outcome::EXIT_PORT;
 use crate::qemu::{Accelerator, Files, Machine, host};
 use crate::say;
@@ -125,7 +126,7 @@ impl<'a> Libvirt<'a> {
 
     /// What libvirt's QEMU driver makes of a domain, without a daemon.
     fn translate(&self, domain: &Path) -> Result<String> {
-        let _alone = self.driver.lock().unwrap_or_else(|gone| gone.into_inner());
+        let _alone = lock(&self.driver);
         let root = image::target_folder().join("libvirt");
         let uri = format!("qemu:///embed?root={}", encoded(&root));
         // As root the driver wants a user that only its daemon's package makes. It takes

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use crate::lock::lock;
+
 /// Answers are kept: a cell has many devices of one model.
 pub(crate) struct Probe {
     qemu: PathBuf,
@@ -42,7 +44,7 @@ impl Probe {
 
     /// What QEMU says of a model's properties; `None` if it does not know it.
     fn help(&self, model: &str) -> Option<String> {
-        let mut known = self.known.lock().unwrap_or_else(|gone| gone.into_inner());
+        let mut known = lock(&self.known);
         if let Some(help) = known.get(model) {
             return help.clone();
         }

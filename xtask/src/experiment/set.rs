@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::findings::{Analysis, Findings};
 use super::plan::{Labels, Plan};
+use crate::lock::lock;
 use crate::results;
 
 /// The version of these files.
@@ -284,7 +285,7 @@ impl Journal {
     /// Whatever the file system says, with the path: what is there stays.
     pub(crate) fn add(&self, run: &Run) -> Result<()> {
         let line = format!("{}\n", serde_json::to_string(run)?);
-        let mut file = self.file.lock().unwrap_or_else(|gone| gone.into_inner());
+        let mut file = lock(&self.file);
         let before = file.metadata().map(|meta| meta.len());
         let written = file.write_all(line.as_bytes());
         if let (Err(_), Ok(before)) = (&written, before) {

@@ -19,6 +19,7 @@ use super::real::{self, Guests};
 use super::schema::Subject;
 use super::set::{Experiment, Journal, Run, Skipped};
 use crate::image::Image;
+use crate::lock::{into_inner, lock};
 use crate::qemu::host::open_kvm;
 use crate::qemu::input::Input;
 use crate::qemu::launch::{Echo, Launch, interrupted, launch};
@@ -100,25 +101,19 @@ pub(crate) fn sweep(bench: &Bench<'_>, plan: &Plan, set: &Path) -> Result<Swept>
     let stop = AtomicBool::new(false);
     let work = || {
         while !stop.load(Ordering::Relaxed) && !interrupted.load(Ordering::Relaxed) {
-            let next = queue
-                .lock()
-                .unwrap_or_else(|gone| gone.into_inner())
-                .pop_front();
+            let next = lock(&queue).pop_front();
             let Some((cell, boot)) = next else { return };
             let ran = run(bench, plan, cell, boot, set);
             let ran = ran.and_then(|ran| {
                 let Some(ran) = ran else { return Ok(()) };
                 journal.add(&ran)?;
                 meter.done(&ran, &cell.name);
-                found
-                    .lock()
-                    .unwrap_or_else(|gone| gone.into_inner())
-                    .push(ran);
+                lock(&found).push(ran);
                 Ok(())
             });
             if let Err(error) = ran {
                 stop.store(true, Ordering::Relaxed);
-                *failed.lock().unwrap_or_else(|gone| gone.into_inner()) = Some(error);
+                *lock(&failed) = Some(error);
             }
         }
     };
@@ -129,10 +124,10 @@ pub(crate) fn sweep(bench: &Bench<'_>, plan: &Plan, set: &Path) -> Result<Swept>
         }
     });
     meter.end();
-    if let Some(error) = failed.into_inner().unwrap_or_else(|gone| gone.into_inner()) {
+    if let Some(error) = into_inner(failed) {
         return Err(error);
     }
-    let mut runs = found.into_inner().unwrap_or_else(|gone| gone.into_inner());
+    let mut runs = into_inner(found);
     let order = |labels: &Labels| plan.cells.iter().position(|cell| cell.labels == *labels);
     runs.sort_by_key(|run| (order(&run.cell), run.boot));
     let complete = runs.len() == cells.len() * experiment.boots as usize;
@@ -295,7 +290,7 @@ impl Meter {
     }
 
     fn done(&self, run: &Run, cell: &str) {
-        let mut done = self.done.lock().unwrap_or_else(|gone| gone.into_inner());
+        let mut done = lock(&self.done);
         *done += 1;
         match &self.bar {
             Some(bar) => bar.inc(1),

@@ -63,6 +63,21 @@ pub(crate) struct Launch<'a> {
     pub(crate) firmware: Option<PathBuf>,
 }
 
+impl<'a> Launch<'a> {
+    /// A run that nobody watches and that hears nothing, within `limit`.
+    pub(crate) fn unseen(command: &'a [String], files: &'a Files, limit: Duration) -> Self {
+        Self {
+            command,
+            files,
+            silence: Some(limit),
+            total: Some(limit),
+            input: Input::Nothing,
+            echo: Echo::Nobody,
+            firmware: None,
+        }
+    }
+}
+
 /// Why QEMU was ended before its guest ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {

@@ -13,8 +13,7 @@ use self::evidence::{MAC, TRANSLATION, asked, compare, disk_image, translated};
 use super::World;
 use super::report::Report;
 use crate::qemu::devices::{Doorbells, Network};
-use crate::qemu::input::Input;
-use crate::qemu::launch::{Echo, Ended, Launch, launch};
+use crate::qemu::launch::{Ended, Launch, launch};
 use crate::qemu::{self, Accelerator, Files, Firmware, Machine, Options};
 
 /// What [`CASES`] can be.
@@ -144,18 +143,8 @@ fn boot(
     };
     let words = if iommu { "iommu" } else { "" };
     let command = qemu::command_line(qemu, Some(kernel), &options, &files, words, false)?;
-    let ended = launch(
-        &Launch {
-            command: &command,
-            files: &files,
-            firmware: None,
-            silence: Some(PATIENCE),
-            total: Some(PATIENCE),
-            input: Input::Nothing,
-            echo: Echo::Nobody,
-        },
-        &mut |_, _| None,
-    )?;
+    let run = Launch::unseen(&command, &files, PATIENCE);
+    let ended = launch(&run, &mut |_, _| None)?;
     report.check("", content(&ended));
     let after = std::fs::read(&disk).with_context(|| format!("cannot read {}", disk.display()))?;
     report.check("disk", compare(&before, &after));

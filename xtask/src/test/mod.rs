@@ -33,6 +33,7 @@ use anyhow::{Context, Result, bail};
 use self::report::{Report, Total};
 use crate::fuzz;
 use crate::image::{self, EMBED, Image, KERNEL, Package, TESTS};
+use crate::lock::lock;
 use crate::qemu::launch::interrupted;
 use crate::say::{self, Progress};
 use crate::setup::toolchain::Toolchain;
@@ -280,13 +281,6 @@ fn select(args: &TestArgs) -> Result<Vec<Case>> {
         )));
     }
     Ok(cases)
-}
-
-/// A case that panicked leaves nothing half done in these.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl World {

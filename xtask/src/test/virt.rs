@@ -9,8 +9,7 @@ use anyhow::{Context, Result};
 
 use super::report::Report;
 use super::witness::{doorbells, trace::Trace};
-use crate::qemu::input::Input;
-use crate::qemu::launch::{Echo, Ended, Launch, launch};
+use crate::qemu::launch::{Ended, Launch, launch};
 use crate::qemu::{DOORBELL_EVENT, Files};
 use crate::record::Record;
 use crate::setup::toolchain::VIRT_TARGET;
@@ -95,18 +94,8 @@ pub(super) fn run(case: Case, needs: &Needs, folder: &Path) -> Result<Report> {
         log,
     ];
     let command = virt::command_line(qemu, kernel, &more)?;
-    let ended = launch(
-        &Launch {
-            command: &command,
-            files: &files,
-            firmware: None,
-            silence: Some(PATIENCE),
-            total: Some(PATIENCE),
-            input: Input::Nothing,
-            echo: Echo::Nobody,
-        },
-        &mut |_, _| None,
-    )?;
+    let run = Launch::unseen(&command, &files, PATIENCE);
+    let ended = launch(&run, &mut |_, _| None)?;
     report.check("", content(&ended));
     let records = &ended.records;
     report.check("paths", paths(records, case.mmio));

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::{initrd, proof};
 use crate::experiment::firmware;
 use crate::image;
+use crate::lock::lock;
 use crate::qemu::{Files, escape, host};
 use crate::setup::SetupArgs;
 use crate::setup::package::{self, Unpacked};
@@ -118,7 +119,7 @@ impl<'a> Guests<'a> {
 
     /// The guest of this name, or why there is none.
     pub(super) fn ready(&self, name: &str) -> Result<Ready, String> {
-        let mut ready = self.ready.lock().unwrap_or_else(|gone| gone.into_inner());
+        let mut ready = lock(&self.ready);
         if let Some(known) = ready.get(name) {
             return known.clone();
         }
