@@ -22,6 +22,8 @@ use crate::results;
 pub(crate) const VERSION: u32 = 1;
 /// What these files are.
 const KIND: &str = "doorbell-experiments";
+/// The vendor of virtio devices (virtio 1.2, 4.1.2).
+const VIRTIO_VENDOR: &str = "1af4";
 /// The name of the file that holds everything.
 pub(crate) const RESULTS: &str = "results.json";
 
@@ -86,10 +88,26 @@ pub(crate) struct Skipped {
     pub(crate) reason: String,
 }
 
+/// Whether a `pci` record's function has an IO BAR with an address.
+pub(crate) fn has_io(function: &Value) -> bool {
+    let bars = function["bars"].as_array();
+    bars.into_iter()
+        .flatten()
+        .any(|bar| bar["kind"] == "io" && bar["address"].is_string())
+}
+
 impl Run {
     /// The value on an axis; empty if there is none.
     pub(crate) fn label(&self, axis: &str) -> &str {
         self.cell.get(axis).map_or("", String::as_str)
+    }
+
+    /// The virtio devices on PCI that the guest found: their `pci` records.
+    pub(crate) fn virtio_functions(&self) -> impl Iterator<Item = &Value> {
+        self.of_kind("pci").filter(|function| {
+            let vendor = function["vendor"].as_str();
+            vendor.is_some_and(|vendor| vendor.ends_with(VIRTIO_VENDOR))
+        })
     }
 
     /// The records of a kind.

@@ -6,10 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
-
 use crate::experiment::findings::{Answer, Column, Findings, Line, Plot, Table, Verdict};
-use crate::experiment::set::{Experiment, Run};
+use crate::experiment::set::{Experiment, Run, has_io};
 
 /// "A dozen": so many, and no more, the claim lets have IO space.
 const DOZEN: usize = 16;
@@ -17,8 +15,6 @@ const DOZEN: usize = 16;
 const HUNDRED: usize = 100;
 /// How a run is said to have ended of which firmware gave up.
 const GAVE_UP: &str = "firmware-gave-up";
-/// Virtio's vendor ID.
-const VENDOR: &str = "1af4";
 /// The conventional place; all others lead through PCI Express ports.
 const CONVENTIONAL: &str = "PCI bridges";
 /// Places in which each device has a port of its own.
@@ -42,13 +38,6 @@ struct Seen {
 impl Seen {
     fn of(run: &Run) -> Option<Self> {
         let of = |axis: &str| run.label(axis).to_owned();
-        let virtio = || {
-            run.of_kind("pci").filter(|function| {
-                function["vendor"]
-                    .as_str()
-                    .is_some_and(|vendor| vendor.ends_with(VENDOR))
-            })
-        };
         let works = |transport: &str| {
             let devices = run.of_kind("device");
             let devices = devices.filter(|device| device["transport"] == transport);
@@ -72,20 +61,15 @@ impl Seen {
             model: of("model"),
             count: run.label("count").parse().ok()?,
             stopped,
-            found: virtio().count(),
-            io: virtio().filter(|function| has_io(function)).count(),
+            found: run.virtio_functions().count(),
+            io: run
+                .virtio_functions()
+                .filter(|function| has_io(function))
+                .count(),
             legacy: works("pci-legacy"),
             modern: works("pci-modern"),
         })
     }
-}
-
-/// Whether a function has an IO BAR with an address.
-fn has_io(function: &Value) -> bool {
-    let bars = function["bars"].as_array();
-    bars.into_iter()
-        .flatten()
-        .any(|bar| bar["kind"] == "io" && bar["address"].is_string())
 }
 
 pub(super) fn analyse(experiment: &Experiment) -> Findings {

@@ -14,8 +14,6 @@ const TRANSITIONAL: &str = "virtio-transitional";
 const MODERN: &str = "virtio-non-transitional";
 /// The address's name where libvirt chooses it.
 const CHOSEN: &str = "libvirt's choice";
-/// The vendor of virtio devices (virtio 1.2, 4.1.2).
-const VENDOR: &str = "1af4";
 
 /// A device of one run.
 struct Device<'a> {
@@ -87,8 +85,7 @@ pub(super) fn analyse(experiment: &Experiment) -> Findings {
 
 /// The virtio devices that the guest found, each with what it could do with them.
 fn devices(run: &Run) -> Vec<Device<'_>> {
-    let functions = run.of_kind("pci").filter(|pci| pci["vendor"] == VENDOR);
-    let devices = functions.map(|pci| {
+    let devices = run.virtio_functions().map(|pci| {
         let driven = || {
             run.of_kind("device")
                 .filter(|record| record["bdf"] == pci["bdf"])

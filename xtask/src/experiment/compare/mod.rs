@@ -14,7 +14,7 @@ use self::judge::{Judged, judge};
 use super::analysis;
 use super::findings::{Column, Table};
 use super::report::terminal;
-use super::set::{Experiment, Run, Set};
+use super::set::{Experiment, Run, Set, has_io};
 use crate::say;
 use crate::usage::BadUsage;
 
@@ -207,11 +207,7 @@ fn seen(run: &Run) -> String {
                     by.filter(|_| works).unwrap_or("stopped")
                 ))
             }
-            "pci" => {
-                let bars = record["bars"].as_array().into_iter().flatten();
-                let mut io = bars.filter(|bar| bar["kind"] == "io" && bar["address"].is_string());
-                io.next().map(|_| "IO".to_owned())
-            }
+            "pci" => has_io(record).then(|| "IO".to_owned()),
             _ => None,
         };
         if let Some(what) = what {
